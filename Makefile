@@ -1,0 +1,47 @@
+# The front door. Each target says in one line what it does (make help); the work is done
+# by Meson and by the scripts in tools/, tests/ and bench/.
+
+PREFIX ?= /usr/local
+PYTHON := /usr/bin/python3
+
+.DEFAULT_GOAL := build
+.PHONY: build asan lab demo test test-long bench bench-registers install clean distclean help
+
+build:             ## compile Bulkhead (installs the packages it needs)
+	@tools/setup build
+	@tools/build build
+
+asan: build
+	@tools/build build/asan -Db_sanitize=address,undefined -Db_lundef=false
+
+lab:
+	@tools/setup test
+
+demo: build lab    ## compare QEMU's USB controller with Bulkhead's, in a virtual machine
+	@$(PYTHON) bench/demo.py
+
+test: asan lab     ## run every test
+	@$(PYTHON) tests/run
+
+test-long: asan lab ## run every test, with more data and more repetitions
+	@$(PYTHON) tests/run --long
+
+bench: bench-registers demo ## run every benchmark
+
+bench-registers: build lab ## measure what the guest's register accesses cost
+	@test -e bench/registers.py || { echo 'make: there is no bench/registers.py yet' >&2; exit 1; }
+	@$(PYTHON) bench/registers.py
+
+install:           ## install under PREFIX (/usr/local), below DESTDIR if given
+	@tools/setup build
+	@tools/build build -Dprefix=$(PREFIX)
+	@DESTDIR='$(DESTDIR)' meson install -C build --no-rebuild
+
+clean:             ## remove what was compiled (keeps build/lab: the downloaded QEMU and guest)
+	@test ! -d build || find build -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} +
+
+distclean:         ## remove build/ altogether
+	@rm -rf build
+
+help:              ## show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1	\2/p' Makefile | expand -t 24

@@ -1,0 +1,80 @@
+/*
+ * The source seam: where descriptors come from. A controller model implements
+ * it; anything else that queues pieces of data in a memory we can read may too
+ * (patent [0094], [0096], [0104]).
+ *
+ * The engine calls these only while it is itself being called
+ * (bh_destination_offer() and friends), except ready, which may come at any time.
+ */
+#ifndef BATCH_SOURCE_H
+#define BATCH_SOURCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <batch/status.h>
+
+/*
+ * Our own copy of one descriptor, read once and validated by the source. One
+ * descriptor is one packet. id names it for as long as it lives in guest memory
+ * (its address); chain names the sub-list it was found in (a UHCI queue head's
+ * address). The engine never interprets id, chain, buffer or token; it compares
+ * them.
+ */
+struct bh_descriptor {
+	uint64_t id;
+	uint64_t chain;
+	uint64_t destination; /* device address, endpoint, direction, in the source's own coding */
+	uint64_t buffer;      /* guest address of the first byte */
+	uint32_t token;       /* whatever else says what is to be done; equal means unchanged */
+	uint32_t length;      /* bytes: what to send, or the room there is */
+	bool in;              /* from the device to the guest */
+	bool toggle;          /* DATA0/DATA1, alternating along a transfer */
+	bool notify;          /* the guest asks to be told of its end (IOC) */
+	bool stop_on_short;   /* SPD. Does not end SCAN; the source acts on it when it retires */
+};
+
+/* What a look at the list can find. */
+enum bh_found {
+	BH_FOUND,          /* an active descriptor; the other results fill in nothing */
+	BH_FOUND_END,      /* the list ends */
+	BH_FOUND_SUBLIST,  /* the sub-list ends ([0061], "a UHCI queue is one example") */
+	BH_FOUND_INACTIVE, /* a descriptor that is not to be served */
+	BH_FOUND_INVALID   /* nothing that can be read, or makes sense */
+};
+
+struct bh_source;
+struct bh_destination;
+
+/* All mandatory; none may block or call back into the engine. */
+struct bh_source_ops {
+	/* The descriptor after the given one, as the list says now. */
+	enum bh_found (*next)(struct bh_source *s, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
+
+	/* The descriptor with this id in this chain, as it is now. */
+	enum bh_found (*look)(struct bh_source *s, uint64_t id, uint64_t chain, struct bh_descriptor *ret_now);
+
+	/*
+	 * Bytes of the descriptor's buffer; offset + length <= d->length. False: the
+	 * guest's memory is not there (bus error), and nothing was written.
+	 */
+	bool (*read)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length);
+	bool (*write)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *from,
+	              uint32_t length);
+
+	/*
+	 * The descriptor, which was just offered, has ended: tell the guest. actual is
+	 * the number of bytes moved. False: the guest took it back in the meantime,
+	 * and nothing was told.
+	 */
+	bool (*retire)(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status);
+
+	/* What was answered "busy" may be answered better now: offer again soon. */
+	void (*ready)(struct bh_source *s);
+};
+
+struct bh_source {
+	const struct bh_source_ops *ops;
+};
+
+#endif

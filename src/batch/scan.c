@@ -1,0 +1,266 @@
+/*
+ * SCAN ([0060], [0061]): from the descriptor the source offers, along the list,
+ * taking everything that may travel together. For OUT the bytes are copied into
+ * D* (batch.data) and a record is made of each descriptor ([0059]); for IN it is
+ * enough to count ([0065]).
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/util.h>
+
+static uint32_t seen_slot(const struct bh_batch *b, uint64_t id)
+{
+	return (uint32_t)((id * 0x9e3779b97f4a7c15u) >> 32) & (2 * b->record_capacity - 1);
+}
+
+static uint32_t next_slot(const struct bh_batch *b, uint32_t slot)
+{
+	return (slot + 1) & (2 * b->record_capacity - 1);
+}
+
+static bool seen(const struct bh_batch *b, uint64_t id)
+{
+	for (uint32_t i = seen_slot(b, id); b->seen[i].stamp == b->stamp; i = next_slot(b, i))
+		if (b->seen[i].id == id)
+			return true;
+	return false;
+}
+
+static void remember(struct bh_batch *b, uint64_t id)
+{
+	uint32_t i = seen_slot(b, id);
+
+	while (b->seen[i].stamp == b->stamp)
+		i = next_slot(b, i);
+	b->seen[i] = (struct bh_seen){.id = id, .stamp = b->stamp};
+}
+
+static uint64_t batch_memory(const struct bh_batch *b)
+{
+	return b->capacity + b->record_capacity * (sizeof(*b->records) + 2 * sizeof(*b->seen));
+}
+
+static void account(struct bh_engine *e, uint64_t before, uint64_t after)
+{
+	e->counters.memory += after - before;
+	e->counters.memory_peak = BH_MAX(e->counters.memory_peak, e->counters.memory);
+}
+
+/*
+ * The smallest batch, one packet, is always given memory, so that a destination
+ * cannot be starved by others; destinations are bounded in number by the devices
+ * there are.
+ */
+static bool may_grow(const struct bh_destination *d, uint64_t by)
+{
+	return d->batch.count == 0 || d->engine->counters.memory + by <= d->engine->config.max_bytes;
+}
+
+static bool grow_data(struct bh_destination *d, uint32_t needed)
+{
+	struct bh_batch *b = &d->batch;
+	uint32_t capacity = BH_MAX(b->capacity, d->max_packet);
+	uint64_t before = batch_memory(b);
+	uint8_t *data;
+
+	if (needed <= b->capacity)
+		return true;
+	while (capacity < needed)
+		capacity *= 2;
+	if (!may_grow(d, capacity - b->capacity))
+		return false;
+	data = realloc(b->data, capacity);
+	if (!data)
+		return false;
+	b->data = data;
+	b->capacity = capacity;
+	account(d->engine, before, batch_memory(b));
+	return true;
+}
+
+static bool grow_records(struct bh_destination *d)
+{
+	struct bh_batch *b = &d->batch;
+	uint32_t old = b->record_capacity, capacity = old ? old * 2 : 8;
+	uint64_t before = batch_memory(b);
+	struct bh_seen *table, *old_table = b->seen;
+	struct bh_record *records;
+
+	if (b->count < old)
+		return true;
+	if (!may_grow(d, (capacity - old) * (sizeof(*records) + 2 * sizeof(*table))))
+		return false;
+	table = calloc(capacity * 2u, sizeof(*table));
+	if (!table)
+		return false;
+	records = realloc(b->records, capacity * sizeof(*records));
+	if (!records) {
+		free(table);
+		return false;
+	}
+	b->records = records;
+	b->record_capacity = capacity;
+	b->seen = table;
+	b->stamp = BH_MAX(b->stamp, 1u); /* zero marks what was never used */
+	for (uint32_t i = 0; i < old * 2u; i++)
+		if (old_table[i].stamp == b->stamp)
+			remember(b, old_table[i].id);
+	free(old_table);
+	account(d->engine, before, batch_memory(b));
+	return true;
+}
+
+enum taken { TAKEN, NOT_READABLE, NO_MEMORY };
+
+static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
+{
+	struct bh_source *source = d->engine->source;
+	struct bh_batch *b = &d->batch;
+	uint32_t bytes = d->in ? d->max_packet : td->length;
+
+	if (!grow_records(d) || !grow_data(d, b->length + bytes))
+		return NO_MEMORY;
+	if (!d->in) {
+		if (bytes && !source->ops->read(source, td, 0, b->data + b->length, bytes))
+			return NOT_READABLE;
+		b->records[b->count] = (struct bh_record){
+			.id = td->id,
+			.buffer = td->buffer,
+			.token = td->token,
+			.length = td->length,
+			.offset = b->length,
+		};
+		b->zero_packet = td->length == 0 && b->length > 0;
+	}
+	remember(b, td->id);
+	b->length += bytes;
+	b->count++;
+	return TAKEN;
+}
+
+/* May SCAN go on after this one, which was taken? */
+static bool ends_after(const struct bh_destination *d, const struct bh_descriptor *td, enum bh_scan_end *ret_end)
+{
+	const struct bh_engine_config *c = &d->engine->config;
+	uint32_t limit = d->single || d->one_at_a_time ? 1 : c->max_batch_descriptors;
+
+	if (td->notify)
+		*ret_end = BH_SCAN_NOTIFY;
+	else if (td->length < d->max_packet)
+		*ret_end = BH_SCAN_SHORT;
+	else if (d->batch.count >= limit)
+		*ret_end = BH_SCAN_DESCRIPTORS;
+	else if (d->batch.length + d->max_packet > c->max_batch_bytes)
+		*ret_end = BH_SCAN_BYTES;
+	else
+		return false;
+	return true;
+}
+
+/* May this one follow the last? */
+static bool ends_before(const struct bh_destination *d, const struct bh_descriptor *last,
+                        const struct bh_descriptor *td, enum bh_scan_end *ret_end)
+{
+	if (td->destination != d->key)
+		*ret_end = td->in == d->in ? BH_SCAN_DESTINATION : BH_SCAN_DIRECTION;
+	else if (td->in != d->in)
+		*ret_end = BH_SCAN_DIRECTION;
+	else if (td->toggle == last->toggle)
+		*ret_end = BH_SCAN_TOGGLE;
+	else if (seen(&d->batch, td->id))
+		*ret_end = BH_SCAN_RING;
+	else if (!d->in && td->length > d->max_packet)
+		*ret_end = BH_SCAN_INVALID;
+	else
+		return false;
+	return true;
+}
+
+static enum bh_scan_end end_of(enum bh_found f)
+{
+	switch (f) {
+	case BH_FOUND_SUBLIST:
+		return BH_SCAN_SUBLIST;
+	case BH_FOUND_INACTIVE:
+		return BH_SCAN_INACTIVE;
+	case BH_FOUND_INVALID:
+		return BH_SCAN_INVALID;
+	case BH_FOUND:
+	case BH_FOUND_END:
+		break;
+	}
+	return BH_SCAN_LIST;
+}
+
+static enum bh_scan_end scan_rest(struct bh_destination *d, const struct bh_descriptor *head)
+{
+	struct bh_source *source = d->engine->source;
+	struct bh_descriptor last = *head, next;
+	enum bh_scan_end end;
+	enum bh_found found;
+
+	while (!ends_after(d, &last, &end)) {
+		found = source->ops->next(source, &last, &next);
+		if (found != BH_FOUND)
+			return end_of(found);
+		if (ends_before(d, &last, &next, &end))
+			return end;
+		switch (take(d, &next)) {
+		case NOT_READABLE:
+			return BH_SCAN_INVALID;
+		case NO_MEMORY:
+			return BH_SCAN_MEMORY;
+		case TAKEN:
+			last = next;
+		}
+	}
+	return end;
+}
+
+bool bh_scan(struct bh_destination *d, const struct bh_descriptor *head, enum bh_answer *ret_answer)
+{
+	switch (take(d, head)) {
+	case NOT_READABLE:
+		bh_batch_drop(d);
+		*ret_answer = BH_ANSWER_FAULT;
+		return false;
+	case NO_MEMORY:
+		bh_batch_drop(d);
+		*ret_answer = BH_ANSWER_BUSY;
+		return false;
+	case TAKEN:
+		break;
+	}
+	d->batch.chain = head->chain;
+	d->batch.head = head->id;
+	d->engine->counters.scan_end[scan_rest(d, head)]++;
+	return true;
+}
+
+void bh_batch_drop(struct bh_destination *d)
+{
+	struct bh_batch *b = &d->batch;
+
+	if (d->engine->counters.memory > d->engine->config.max_bytes / 2) {
+		bh_batch_free(d);
+		return;
+	}
+	if (++b->stamp == 0 && b->seen) {
+		memset(b->seen, 0, 2 * b->record_capacity * sizeof(*b->seen));
+		b->stamp = 1;
+	}
+	b->length = b->count = b->skip = 0;
+	b->zero_packet = false;
+}
+
+void bh_batch_free(struct bh_destination *d)
+{
+	account(d->engine, batch_memory(&d->batch), 0);
+	free(d->batch.data);
+	free(d->batch.records);
+	free(d->batch.seen);
+	d->batch = (struct bh_batch){0};
+}

@@ -1,0 +1,109 @@
+/* What the files of the UHCI share with each other and with nobody else. */
+#ifndef UHCI_INTERNAL_H
+#define UHCI_INTERNAL_H
+
+#include <uhci/uhci.h>
+
+#include "uhci_regs.h"
+
+/* Our copy of a transfer descriptor: read once, host order. */
+struct td {
+	uint32_t address;
+	uint32_t link;
+	uint32_t control;
+	uint32_t token;
+	uint32_t buffer;
+};
+
+/* Byte times of a frame on a full-speed wire (USB 2.0, 5.8.4). */
+#define FRAME_BYTE_TIMES 1500
+
+/* What became of a descriptor that was visited. */
+enum td_result {
+	TD_WAITS,     /* inactive, or busy: nothing changed */
+	TD_RETRY,     /* an error was noted; it stays active */
+	TD_COMPLETED, /* ended well: the queue goes on */
+	TD_STOPPED,   /* ended: a failure or a short packet holds the queue */
+	TD_FATAL      /* the controller halted */
+};
+
+/* The descriptor being offered; retire() writes it back. */
+struct execution {
+	struct td td;
+	uint32_t qh;      /* the queue it is in; 0: linked from the frame list */
+	uint32_t element; /* what the queue head's element pointer was read as */
+	enum td_result result;
+};
+
+struct bh_uhci {
+	/* configuration */
+	struct bh_pci pci; /* the function the guest sees */
+	struct bh_guest *guest;
+	struct bh_uhci_config config;
+	struct bh_source source;
+	struct bh_bus bus;
+	struct bh_uhci_counters counters;
+
+	/* registers */
+	uint16_t usbcmd, usbsts, usbintr;
+	uint16_t frnum; /* at epoch_us */
+	uint32_t frbaseadd;
+	uint8_t sofmod;
+	uint16_t portsc[BH_UHCI_MAX_PORTS];
+	bool cause_ioc, cause_short; /* what USBSTS_USBINT stands for */
+
+	/* time */
+	uint64_t epoch_us;     /* when frame number frnum began */
+	uint64_t frames_begun; /* since the epoch */
+	uint64_t frames_run;   /* ever; what the engine calls a frame */
+	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
+	uint64_t poll_us;      /* interval of looking for new work; doubles while there is none */
+	uint64_t next_poll_us;
+	uint64_t run_at_us; /* what the guest seam was last told */
+
+	/* the look at the schedule under way */
+	bool in_run;
+	bool again;          /* look again at once: something may be answered better now */
+	uint16_t pending;    /* USBSTS bits to be reported at the end of the slice */
+	uint32_t mark;       /* entries of the current frame walked in earlier slices */
+	bool unfinished;     /* the last walk ran out of its budget */
+	bool first_walk;     /* of a frame: isochronous descriptors, IOC of inactive ones */
+	uint32_t budget;     /* entries left in this slice */
+	int32_t bus_time;    /* pace: byte times left in this frame */
+	struct execution current;
+	uint32_t scanned_td, scanned_link; /* SCAN: link of the descriptor last fetched */
+};
+
+/* uhci.c */
+void uhci_update_interrupt(struct bh_uhci *u);
+void uhci_kick(struct bh_uhci *u);                    /* something changed: look at once */
+void uhci_expect_work(struct bh_uhci *u);             /* the same, and keep looking for a while */
+void uhci_halt(struct bh_uhci *u, uint16_t why);      /* USBSTS_HSE or USBSTS_HCPE */
+void uhci_start(struct bh_uhci *u);
+void uhci_stop(struct bh_uhci *u);
+void uhci_host_reset(struct bh_uhci *u);
+void uhci_resume_event(struct bh_uhci *u);            /* on the bus while globally suspended */
+bool uhci_running(const struct bh_uhci *u);
+uint16_t uhci_frame_number(const struct bh_uhci *u);  /* now, by the clock */
+
+/* registers.c */
+uint32_t uhci_register_read(struct bh_pci *p, unsigned bar, uint32_t offset, unsigned length);
+void uhci_register_write(struct bh_pci *p, unsigned bar, uint32_t offset, unsigned length, uint32_t value);
+void uhci_registers_reset(struct bh_uhci *u);
+
+/* ports.c */
+void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t now);
+void uhci_port_reset_registers(struct bh_uhci *u); /* as after a host controller reset */
+void uhci_global_reset(struct bh_uhci *u);
+void uhci_global_suspend(struct bh_uhci *u, bool suspended);
+extern const struct bh_bus_upcalls uhci_bus_upcalls;
+
+/* td.c */
+enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td);
+enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh, uint32_t *element);
+extern const struct bh_source_ops uhci_source_ops;
+
+/* schedule.c */
+bool uhci_walk(struct bh_uhci *u, unsigned frame); /* true: something completed */
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * The schedule (UHCI 1.1, 3.4): from the frame list along queue heads and
+ * descriptors, as hardware walks it in every frame.
+ *
+ * A walk ends at a terminating link, after one lap of a loop in which nothing
+ * happened (drivers close their queues into a ring to reclaim bandwidth), or when
+ * the slice's budget is used up; then a later walk starts again at the frame list
+ * and passes over what was visited, never following a saved link.
+ */
+#include "internal.h"
+
+#include <base/bytes.h>
+
+/* Entries of a schedule beyond which nothing is looked at in a frame: more than any real one has. */
+#define LONGEST_WALK 16384u
+
+struct walk {
+	uint32_t link;  /* what is visited next */
+	uint32_t qh;    /* the queue we are in; 0: none */
+	uint32_t qh_link, element;
+	uint32_t entries; /* visited in this walk */
+	/* Brent's cycle finder: an entry remembered, and moved on at powers of two */
+	uint32_t remembered, steps, limit;
+	bool worked; /* something completed since it was remembered */
+	bool progress;
+};
+
+struct qh_memory {
+	bh_le32 link, element;
+};
+
+/* True: we have come round, and nothing happened on the way. */
+static bool idle_lap(struct walk *w, uint32_t address)
+{
+	if (w->worked || !w->remembered) {
+		w->worked = false;
+		w->remembered = address;
+		w->steps = 0;
+		w->limit = 1;
+		return false;
+	}
+	if (w->remembered == address)
+		return true;
+	if (++w->steps == w->limit) {
+		w->remembered = address;
+		w->steps = 0;
+		w->limit *= 2;
+	}
+	return false;
+}
+
+/* False: the walk ends here. */
+static bool visit_queue(struct bh_uhci *u, struct walk *w)
+{
+	struct qh_memory raw;
+	uint32_t address = w->link & LINK_ADDRESS;
+
+	if (idle_lap(w, address))
+		return false;
+	if (!bh_memory_read(&u->guest->memory, address, &raw, sizeof(raw))) {
+		uhci_halt(u, USBSTS_HSE);
+		return false;
+	}
+	w->qh_link = bh_get_le32(raw.link);
+	w->element = bh_get_le32(raw.element);
+	w->qh = w->element & LINK_T ? 0 : address;
+	w->link = w->element & LINK_T ? w->qh_link : w->element;
+	return true;
+}
+
+/*
+ * Where a walk goes after a descriptor (3.4.2): down the queue only when it
+ * completed and its link says depth first, otherwise on to the next queue.
+ */
+static void leave_td(struct walk *w, const struct td *td, enum td_result result)
+{
+	bool deeper = result == TD_COMPLETED && !(td->link & LINK_T) && (td->link & LINK_VF) && w->element == td->link;
+
+	w->link = !w->qh || deeper ? td->link : w->qh_link;
+	if (!deeper)
+		w->qh = 0;
+}
+
+static bool visit_td(struct bh_uhci *u, struct walk *w)
+{
+	enum td_result result = TD_WAITS;
+	struct td td;
+
+	if (!w->qh && idle_lap(w, w->link & LINK_ADDRESS))
+		return false;
+	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_INVALID) {
+		uhci_halt(u, USBSTS_HSE);
+		return false;
+	}
+	if (w->entries > u->mark)
+		result = uhci_td_execute(u, &td, w->qh, &w->element);
+	if (result == TD_FATAL)
+		return false;
+	if (result == TD_COMPLETED || result == TD_STOPPED)
+		w->worked = w->progress = true;
+	leave_td(w, &td, result);
+	return true;
+}
+
+bool uhci_walk(struct bh_uhci *u, unsigned frame)
+{
+	struct walk w = {0};
+	bool on = true;
+
+	u->counters.walks++;
+	u->unfinished = false;
+	if (!bh_memory_load32(&u->guest->memory, u->frbaseadd + 4 * (frame % FRAME_LIST_SIZE), &w.link)) {
+		uhci_halt(u, USBSTS_HSE);
+		return false;
+	}
+	while (on && !(w.link & LINK_T)) {
+		if (u->budget == 0) {
+			u->unfinished = true;
+			break;
+		}
+		if (++w.entries > u->mark)
+			u->budget--;
+		u->counters.entries++;
+		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_td(u, &w);
+	}
+	if (!u->unfinished)
+		bh_engine_pass_done(&u->bus.engine);
+	/* Work done moves the queues on by itself; only an idle schedule has to be passed over. */
+	u->mark = u->unfinished && !w.progress ? w.entries : 0;
+	if (u->mark >= LONGEST_WALK) {
+		u->mark = 0;
+		u->unfinished = false; /* enough for this frame */
+	}
+	return w.progress;
+}

@@ -1,0 +1,310 @@
+/*
+ * Transfer descriptors (UHCI 1.1, 3.2): fetching, offering to the bus, writing
+ * back. This is the controller's side of the source seam.
+ */
+#include "internal.h"
+
+#include <base/bytes.h>
+#include <base/util.h>
+
+/* As it lies in guest memory (3.2). */
+struct td_memory {
+	bh_le32 link, control, token, buffer;
+};
+_Static_assert(sizeof(struct td_memory) == 16, "four words");
+
+/* Byte times of a bulk transaction besides its data (USB 2.0, 5.8.4). */
+#define TRANSACTION_OVERHEAD 13
+
+static struct bh_uhci *of_source(struct bh_source *s)
+{
+	return bh_container_of(s, struct bh_uhci, source);
+}
+
+static bool token_makes_sense(uint32_t token)
+{
+	uint32_t pid = TD_TOKEN_PID(token), maxlen = TD_TOKEN_MAXLEN(token);
+
+	return (pid == BH_PID_IN || pid == BH_PID_OUT || pid == BH_PID_SETUP) &&
+	       (maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES);
+}
+
+/*
+ * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The
+ * control word is read before the rest: a driver sets it last.
+ */
+enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
+{
+	struct bh_memory *m = &u->guest->memory;
+	struct td_memory raw;
+	uint32_t control;
+
+	if (!bh_memory_load32(m, address + TD_CONTROL, &control) || !bh_memory_read(m, address, &raw, sizeof(raw)))
+		return BH_FOUND_INVALID;
+	*ret_td = (struct td){
+		.address = address,
+		.link = bh_get_le32(raw.link),
+		.control = control,
+		.token = bh_get_le32(raw.token),
+		.buffer = bh_get_le32(raw.buffer),
+	};
+	return control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
+}
+
+static struct bh_token token_of(const struct td *td)
+{
+	return (struct bh_token){
+		.pid = (enum bh_pid)TD_TOKEN_PID(td->token),
+		.address = (uint8_t)TD_TOKEN_ADDRESS(td->token),
+		.endpoint = (uint8_t)TD_TOKEN_ENDPOINT(td->token),
+		.low_speed = td->control & TD_LS,
+	};
+}
+
+static struct bh_descriptor descriptor_of(const struct td *td, uint64_t chain)
+{
+	struct bh_token token = token_of(td);
+
+	return (struct bh_descriptor){
+		.id = td->address,
+		.chain = chain,
+		.destination = bh_token_destination(&token),
+		.buffer = td->buffer,
+		.token = td->token,
+		.length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES,
+		.in = token.pid == BH_PID_IN,
+		.toggle = TD_TOKEN_TOGGLE(td->token),
+		.notify = td->control & TD_IOC,
+		.stop_on_short = td->control & TD_SPD,
+	};
+}
+
+/* A queue's name is its head; a descriptor that hangs in the frame list is a queue of its own. */
+static uint64_t chain_of(const struct td *td, uint32_t qh)
+{
+	return qh ? qh : td->address | (uint64_t)1 << 32;
+}
+
+/* --- the source seam ------------------------------------------------------------------ */
+
+static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint64_t chain,
+                                      struct bh_descriptor *ret_descriptor)
+{
+	struct td td;
+	enum bh_found found = uhci_td_fetch(u, address, &td);
+
+	if (found != BH_FOUND)
+		return found;
+	if (!token_makes_sense(td.token) || (td.control & TD_IOS))
+		return BH_FOUND_INVALID;
+	u->scanned_td = td.address;
+	u->scanned_link = td.link;
+	*ret_descriptor = descriptor_of(&td, chain);
+	return BH_FOUND;
+}
+
+static enum bh_found source_next(struct bh_source *s, const struct bh_descriptor *after,
+                                 struct bh_descriptor *ret_next)
+{
+	struct bh_uhci *u = of_source(s);
+	uint32_t link = u->scanned_link;
+
+	if (after->chain >> 32)
+		return BH_FOUND_SUBLIST; /* in no queue */
+	if (u->scanned_td != after->id && !bh_memory_load32(&u->guest->memory, after->id, &link))
+		return BH_FOUND_INVALID;
+	if (link & (LINK_T | LINK_Q))
+		return BH_FOUND_SUBLIST;
+	return fetch_descriptor(u, link & LINK_ADDRESS, after->chain, ret_next);
+}
+
+static enum bh_found source_look(struct bh_source *s, uint64_t id, uint64_t chain, struct bh_descriptor *ret_now)
+{
+	return fetch_descriptor(of_source(s), (uint32_t)id, chain, ret_now);
+}
+
+static bool source_read(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to,
+                        uint32_t length)
+{
+	return bh_memory_read(&of_source(s)->guest->memory, d->buffer + offset, to, length);
+}
+
+static bool source_write(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *from,
+                         uint32_t length)
+{
+	return bh_memory_write(&of_source(s)->guest->memory, d->buffer + offset, from, length);
+}
+
+static void source_ready(struct bh_source *s)
+{
+	uhci_kick(of_source(s));
+}
+
+/* --- writing back ------------------------------------------------------------------------ */
+
+/*
+ * The new control word for an outcome (3.2.2). A lost packet counts down C_ERR
+ * and is tried again; at zero, as after a stall or babble, the descriptor stops.
+ */
+static uint32_t control_after(const struct td *td, uint32_t actual, enum bh_status status, enum td_result *ret_result)
+{
+	uint32_t control = td->control & ~(TD_STATUS | TD_ACTLEN);
+
+	control |= (actual - 1) & TD_ACTLEN;
+	*ret_result = TD_STOPPED;
+	switch (status) {
+	case BH_SUCCESS:
+		*ret_result = TD_COMPLETED;
+		return control & ~TD_ACTIVE;
+	case BH_STALL:
+		return (control & ~TD_ACTIVE) | TD_STALLED;
+	case BH_BABBLE:
+		return (control & ~TD_ACTIVE) | TD_STALLED | TD_BABBLE;
+	case BH_NO_RESPONSE:
+	case BH_BUS_ERROR:
+	case BH_CANCELLED:
+	case BH_STATUS_COUNT:
+		break;
+	}
+	control |= TD_CRC_TIMEOUT;
+	if (control & TD_IOS)
+		return control & ~TD_ACTIVE; /* tried once, whatever comes of it */
+	if ((control & TD_CERR) == TD_CERR_ONE)
+		return (control & ~(TD_ACTIVE | TD_CERR)) | TD_STALLED;
+	*ret_result = TD_RETRY;
+	return control & TD_CERR ? control - TD_CERR_ONE : control;
+}
+
+static bool is_short(const struct td *td, uint32_t actual)
+{
+	return TD_TOKEN_PID(td->token) == BH_PID_IN && actual < ((TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES);
+}
+
+/* The queue head lets go of the descriptor, unless the guest has moved it on its own. */
+static void advance_queue(struct bh_uhci *u, struct execution *x)
+{
+	uint32_t seen = x->element;
+	bool done;
+
+	if (bh_memory_exchange32(&u->guest->memory, x->qh + 4, &seen, x->td.link, &done) && done)
+		x->element = x->td.link;
+}
+
+/* What the guest is to be told when this slice of the schedule ends. */
+static void note_causes(struct bh_uhci *u, const struct execution *x, bool failed, bool short_stop)
+{
+	if (failed)
+		u->pending |= USBSTS_ERROR;
+	if (x->td.control & TD_IOC) {
+		u->pending |= USBSTS_USBINT;
+		u->cause_ioc = true;
+	}
+	if (short_stop) {
+		u->pending |= USBSTS_USBINT;
+		u->cause_short = true;
+	}
+}
+
+/* Order: data (already written), status, queue element; USBSTS at the end of the slice. */
+static bool retire_current(struct bh_uhci *u, uint32_t actual, enum bh_status status)
+{
+	struct execution *x = &u->current;
+	uint32_t expected = x->td.control, control;
+	enum td_result result;
+	bool done, short_stop;
+
+	control = control_after(&x->td, actual, status, &result);
+	short_stop = result == TD_COMPLETED && x->qh && (x->td.control & TD_SPD) && is_short(&x->td, actual);
+	if (!bh_memory_exchange32(&u->guest->memory, x->td.address + TD_CONTROL, &expected, control, &done) || !done)
+		return false;
+	u->bus_time -= (int32_t)actual + TRANSACTION_OVERHEAD;
+	x->result = short_stop ? TD_STOPPED : result;
+	if (result == TD_RETRY)
+		return true;
+	u->counters.completed++;
+	if (x->qh && result == TD_COMPLETED && !short_stop)
+		advance_queue(u, x);
+	note_causes(u, x, status != BH_SUCCESS, short_stop);
+	return true;
+}
+
+static bool source_retire(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status)
+{
+	(void)d; /* it is the one being executed */
+	return retire_current(of_source(s), actual, status);
+}
+
+const struct bh_source_ops uhci_source_ops = {
+	.next = source_next,
+	.look = source_look,
+	.read = source_read,
+	.write = source_write,
+	.retire = source_retire,
+	.ready = source_ready,
+};
+
+/* --- executing ----------------------------------------------------------------------------- */
+
+static enum td_result fatal(struct bh_uhci *u, uint16_t why)
+{
+	uhci_halt(u, why);
+	return TD_FATAL;
+}
+
+/*
+ * Isochronous transfers are not served yet: nobody is there. An OUT has no
+ * handshake and always succeeds; an IN hears nothing.
+ */
+static enum td_result execute_isochronous(struct bh_uhci *u)
+{
+	const struct td *td = &u->current.td;
+	bool out = TD_TOKEN_PID(td->token) == BH_PID_OUT;
+	uint32_t length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
+
+	if (u->first_walk)
+		retire_current(u, out ? length : 0, out ? BH_SUCCESS : BH_NO_RESPONSE);
+	return u->current.result;
+}
+
+/* Is there bus time left in this frame for the packet, where we keep to it? */
+static bool fits_frame(const struct bh_uhci *u, uint32_t length)
+{
+	return !u->config.pace || u->bus_time >= (int32_t)length + TRANSACTION_OVERHEAD;
+}
+
+/*
+ * An active or inactive descriptor is met; *element is its queue's element pointer
+ * as read, and is kept up to date. Where a descriptor does not make sense the
+ * controller halts (2.1.2, process error); where memory is not there, too (host
+ * system error).
+ */
+enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh, uint32_t *element)
+{
+	struct bh_token token = token_of(td);
+	struct bh_descriptor d;
+	enum bh_answer answer;
+
+	if (!(td->control & TD_ACTIVE)) {
+		/* An inactive one that asks for an interrupt gets it (Linux counts on it), once a frame. */
+		if ((td->control & TD_IOC) && u->first_walk) {
+			u->pending |= USBSTS_USBINT;
+			u->cause_ioc = true;
+		}
+		return TD_WAITS;
+	}
+	if (!token_makes_sense(td->token))
+		return fatal(u, USBSTS_HCPE);
+	u->current = (struct execution){.td = *td, .qh = qh, .element = *element, .result = TD_WAITS};
+	if (td->control & TD_IOS)
+		return execute_isochronous(u);
+	d = descriptor_of(td, chain_of(td, qh));
+	if (!fits_frame(u, d.length))
+		return TD_WAITS;
+	u->scanned_td = td->address;
+	u->scanned_link = td->link;
+	answer = bh_bus_offer(&u->bus, &token, &d);
+	*element = u->current.element;
+	if (answer == BH_ANSWER_FAULT)
+		return fatal(u, USBSTS_HSE);
+	return u->current.result;
+}

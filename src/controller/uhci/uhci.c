@@ -1,0 +1,319 @@
+/*
+ * The controller as a whole: running and stopping, frames, looking for work,
+ * interrupts.
+ *
+ * Guest-visible time is real: the frame number follows the clock. Work is not:
+ * what is queued is served when it is found. UHCI has no doorbell, so work is
+ * found by looking: at every frame, at once after a completion or a register
+ * write that can start work, and, while a burst lasts, by a short poll that backs
+ * off.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+#include <base/util.h>
+
+#define FRAME_US 1000u
+
+/* Frames walked late, in order; what is older is left as it is. */
+#define LATE_FRAMES 16u
+
+/* Queue heads and descriptors visited before the rest of the server gets its turn: well under a frame's time. */
+#define SLICE_ENTRIES 2048u
+
+/* Looking for new work: at first so often, backing off to so seldom, for so long after the last. */
+#define POLL_FIRST_US   20u
+#define POLL_LONGEST_US 200u
+#define BURST_US        2000u
+
+/* --- interrupts -------------------------------------------------------------------- */
+
+void uhci_update_interrupt(struct bh_uhci *u)
+{
+	bool wanted = (u->usbsts & (USBSTS_HSE | USBSTS_HCPE)) ||
+	              ((u->usbsts & USBSTS_ERROR) && (u->usbintr & USBINTR_CRC)) ||
+	              ((u->usbsts & USBSTS_RD) && (u->usbintr & USBINTR_RESUME)) ||
+	              (u->cause_ioc && (u->usbintr & USBINTR_IOC)) ||
+	              (u->cause_short && (u->usbintr & USBINTR_SHORT));
+
+	bh_pci_assert(&u->pci, wanted);
+}
+
+static void report_causes(struct bh_uhci *u)
+{
+	if (!u->pending)
+		return;
+	u->usbsts |= u->pending;
+	u->pending = 0;
+	u->counters.interrupts++;
+	uhci_update_interrupt(u);
+}
+
+/* --- time --------------------------------------------------------------------------- */
+
+static uint64_t now_us(const struct bh_uhci *u)
+{
+	return u->guest->ops->now_us(u->guest);
+}
+
+bool uhci_running(const struct bh_uhci *u)
+{
+	return (u->usbcmd & USBCMD_RS) && !(u->usbsts & USBSTS_HCH);
+}
+
+/* Frames that have begun since the epoch; the first began with it. */
+static uint64_t frames_due(const struct bh_uhci *u, uint64_t now)
+{
+	return (now - u->epoch_us) / FRAME_US + 1;
+}
+
+uint16_t uhci_frame_number(const struct bh_uhci *u)
+{
+	uint64_t passed = uhci_running(u) ? frames_due(u, now_us(u)) - 1 : 0;
+
+	return (uint16_t)((u->frnum + passed) & FRNUM_MASK);
+}
+
+static void run_at(struct bh_uhci *u, uint64_t at)
+{
+	if (at == u->run_at_us)
+		return;
+	u->run_at_us = at;
+	u->guest->ops->run_at(u->guest, at);
+}
+
+void uhci_kick(struct bh_uhci *u)
+{
+	u->again = true;
+	if (uhci_running(u) && !u->in_run)
+		run_at(u, 0);
+}
+
+static void note_progress(struct bh_uhci *u, uint64_t now)
+{
+	u->progress_us = now;
+	u->poll_us = POLL_FIRST_US;
+}
+
+void uhci_expect_work(struct bh_uhci *u)
+{
+	note_progress(u, now_us(u));
+	uhci_kick(u);
+}
+
+/* --- start and stop ------------------------------------------------------------------ */
+
+void uhci_start(struct bh_uhci *u)
+{
+	u->usbsts &= (uint16_t)~USBSTS_HCH;
+	u->epoch_us = now_us(u);
+	u->frames_begun = 0;
+	u->mark = 0;
+	uhci_kick(u);
+}
+
+void uhci_stop(struct bh_uhci *u)
+{
+	if (!(u->usbsts & USBSTS_HCH)) {
+		uint64_t passed = frames_due(u, now_us(u)) - 1;
+
+		u->frnum = (uint16_t)((u->frnum + passed) & FRNUM_MASK);
+	}
+	u->usbcmd &= (uint16_t)~USBCMD_RS;
+	u->usbsts |= USBSTS_HCH;
+	report_causes(u);
+	run_at(u, bh_bus_deadline(&u->bus));
+}
+
+void uhci_halt(struct bh_uhci *u, uint16_t why)
+{
+	*(why == USBSTS_HSE ? &u->counters.host_errors : &u->counters.process_errors) += 1;
+	uhci_stop(u);
+	u->usbsts |= why;
+	uhci_update_interrupt(u);
+}
+
+void uhci_host_reset(struct bh_uhci *u)
+{
+	uhci_registers_reset(u);
+	uhci_port_reset_registers(u);
+	uhci_update_interrupt(u);
+	run_at(u, bh_bus_deadline(&u->bus));
+}
+
+/* Something happened on a bus that sleeps: wake it, and tell (2.1.1, FGR). */
+void uhci_resume_event(struct bh_uhci *u)
+{
+	if (!(u->usbcmd & USBCMD_EGSM))
+		return;
+	u->usbcmd |= USBCMD_FGR;
+	u->usbsts |= USBSTS_RD;
+	uhci_update_interrupt(u);
+}
+
+/* --- work ----------------------------------------------------------------------------- */
+
+/* Walks until nothing more completes or the slice's budget is gone. True: something completed. */
+static bool work(struct bh_uhci *u)
+{
+	unsigned frame = (unsigned)(u->frnum + u->frames_begun - 1);
+	bool progress = false;
+
+	do {
+		u->again = false;
+		if (uhci_walk(u, frame))
+			progress = u->again = true;
+		u->first_walk = false;
+	} while (u->again && u->budget && uhci_running(u));
+	return progress;
+}
+
+static void begin_frame(struct bh_uhci *u)
+{
+	u->frames_begun++;
+	u->frames_run++;
+	u->counters.frames++;
+	u->first_walk = true;
+	u->mark = 0;
+	u->bus_time = FRAME_BYTE_TIMES;
+	bh_engine_frame(&u->bus.engine, u->frames_run);
+}
+
+/* Every frame that is due, the missed ones in order. */
+static bool begin_frames(struct bh_uhci *u, uint64_t now)
+{
+	uint64_t due = frames_due(u, now);
+	bool progress = false;
+
+	if (due - u->frames_begun > LATE_FRAMES) {
+		u->counters.frames_lost += due - u->frames_begun - LATE_FRAMES;
+		u->frames_begun = due - LATE_FRAMES;
+	}
+	while (u->frames_begun < due && uhci_running(u)) {
+		u->counters.frames_late += u->frames_begun + 1 < due;
+		begin_frame(u);
+		u->budget = BH_MAX(u->budget, 1u);
+		progress |= work(u);
+	}
+	return progress;
+}
+
+static uint64_t next_deadline(struct bh_uhci *u, uint64_t now)
+{
+	uint64_t deadline = bh_bus_deadline(&u->bus), frame;
+
+	if (!uhci_running(u))
+		return deadline;
+	if (u->unfinished || u->again)
+		return 0;
+	frame = u->epoch_us + u->frames_begun * FRAME_US;
+	if (now - u->progress_us < BURST_US && !u->config.pace)
+		frame = BH_MIN(frame, now + u->poll_us);
+	return BH_MIN(deadline, frame);
+}
+
+void bh_uhci_run(struct bh_uhci *u)
+{
+	uint64_t now = now_us(u);
+	bool progress = false;
+
+	u->in_run = true;
+	u->run_at_us = UINT64_MAX - 1; /* used up: the next deadline is told in any case */
+	u->poll_us = BH_MIN(u->poll_us * 2, POLL_LONGEST_US);
+	bh_bus_tick(&u->bus, now);
+	if (uhci_running(u) && bh_pci_dma_allowed(&u->pci)) {
+		bool walked;
+
+		u->budget = SLICE_ENTRIES;
+		walked = u->frames_begun < frames_due(u, now);
+		progress = begin_frames(u, now);
+		if (!walked && u->frames_begun)
+			progress = work(u);
+		report_causes(u);
+	} else if (uhci_running(u)) {
+		u->frames_begun = frames_due(u, now); /* time goes on, nobody looks */
+		u->unfinished = u->again = false;
+	}
+	if (progress)
+		note_progress(u, now);
+	u->in_run = false;
+	run_at(u, next_deadline(u, now));
+}
+
+/* --- the PCI function --------------------------------------------------------------------- */
+
+/* PIIX3's UHCI: every driver knows it. */
+static const struct bh_pci_identity identity = {
+	.vendor = 0x8086,
+	.device = 0x7020,
+	.class_code = 0x0c0300,
+	.revision = 1,
+	.interrupt_pin = 1,
+	.msi = true,
+	.bars[UHCI_BAR] = {.size = UHCI_BAR_SIZE, .io = true},
+};
+
+#define PCI_SBRN     0x60 /* 2.2.2 serial bus release number */
+#define PCI_SBRN_1_0 0x10
+#define PCI_LEGSUP   0xc0 /* 5.2.1 legacy support */
+
+static void pci_reset(struct bh_pci *p)
+{
+	uhci_host_reset(bh_container_of(p, struct bh_uhci, pci));
+}
+
+static void pci_dma_changed(struct bh_pci *p)
+{
+	uhci_kick(bh_container_of(p, struct bh_uhci, pci));
+}
+
+static const struct bh_pci_ops pci_ops = {
+	.bar_read = uhci_register_read,
+	.bar_write = uhci_register_write,
+	.reset = pci_reset,
+	.dma_changed = pci_dma_changed,
+};
+
+struct bh_uhci *bh_uhci_create(struct bh_guest *guest, const struct bh_uhci_config *config)
+{
+	struct bh_uhci *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return NULL;
+	u->guest = guest;
+	u->config = *config;
+	u->source.ops = &uhci_source_ops;
+	u->poll_us = POLL_FIRST_US;
+	u->run_at_us = UINT64_MAX;
+	bh_bus_init(&u->bus, config->ports, &u->source, &uhci_bus_upcalls, &config->engine);
+	bh_pci_init(&u->pci, &pci_ops, &identity, guest);
+	bh_pci_define(&u->pci, PCI_SBRN, 1, PCI_SBRN_1_0, 0, 0);
+	/* Legacy traps do not exist here; the bits can be set, and the status ones cleared. */
+	bh_pci_define(&u->pci, PCI_LEGSUP, 2, 0x2000, 0x20bf, 0x8f00);
+	bh_pci_reset(&u->pci);
+	return u;
+}
+
+void bh_uhci_destroy(struct bh_uhci *u)
+{
+	if (!u)
+		return;
+	bh_bus_finish(&u->bus);
+	free(u);
+}
+
+struct bh_pci *bh_uhci_pci(struct bh_uhci *u)
+{
+	return &u->pci;
+}
+
+struct bh_bus *bh_uhci_bus(struct bh_uhci *u)
+{
+	return &u->bus;
+}
+
+const struct bh_uhci_counters *bh_uhci_counters(const struct bh_uhci *u)
+{
+	return &u->counters;
+}

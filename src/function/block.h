@@ -1,0 +1,88 @@
+/*
+ * The block seam: where a disk's bytes are. One implementation is a file (block.c);
+ * the tests have another, which fails when told to.
+ */
+#ifndef FUNCTION_BLOCK_H
+#define FUNCTION_BLOCK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+enum bh_block_op { BH_BLOCK_READ, BH_BLOCK_WRITE, BH_BLOCK_FLUSH };
+
+/*
+ * One piece of I/O. The caller fills the first part and owns nothing of it until
+ * done() is called. offset + length never exceeds the block's size.
+ */
+struct bh_block_request {
+	enum bh_block_op op;
+	uint64_t offset;
+	uint8_t *data;
+	uint32_t length;
+	bool fua; /* write: on stable storage before it is done */
+	void (*done)(struct bh_block_request *r);
+
+	/* result */
+	int error;      /* 0 or a negative errno */
+	uint32_t moved; /* bytes read or written before the error */
+
+	/* the implementation's */
+	void *block_data;
+	uv_work_t work;
+};
+
+struct bh_block;
+
+struct bh_block_ops {
+	/*
+	 * Read what can be had at once, without waiting for a disk: the bytes read,
+	 * from the start on, 0 if none. Never an error: what failed here fails again
+	 * in submit.
+	 */
+	uint32_t (*try_read)(struct bh_block *b, uint64_t offset, void *data, uint32_t length);
+	/*
+	 * Ends with exactly one done(), on the calling thread, never before submit
+	 * returns. A flush covers the writes that were done before it was submitted;
+	 * requests under way together are in no order.
+	 */
+	void (*submit)(struct bh_block *b, struct bh_block_request *r);
+	/* Nothing is under way. Does not flush. */
+	void (*destroy)(struct bh_block *b);
+};
+
+struct bh_block {
+	const struct bh_block_ops *ops;
+	uint64_t size; /* bytes */
+	bool readonly;
+};
+
+/* The only ways through the table. */
+static inline uint32_t bh_block_try_read(struct bh_block *b, uint64_t offset, void *data, uint32_t length)
+{
+	return b->ops->try_read(b, offset, data, length);
+}
+
+static inline void bh_block_submit(struct bh_block *b, struct bh_block_request *r)
+{
+	r->error = 0;
+	r->moved = 0;
+	b->ops->submit(b, r);
+}
+
+static inline void bh_block_destroy(struct bh_block *b)
+{
+	if (b)
+		b->ops->destroy(b);
+}
+
+/*
+ * Open and lock a regular file or block device: exclusively to write, shared to
+ * read. 0 or a negative errno, then error holds one line for the user.
+ */
+int bh_block_file_open(uv_loop_t *loop, const char *path, bool readonly, struct bh_block **ret, char *error,
+                       size_t error_size);
+
+#endif

@@ -1,0 +1,616 @@
+/*
+ * The disk as a USB device: descriptors, control requests, endpoints, and the life
+ * of what bot.c, scsi.c, stream.c and block.c are parts of.
+ *
+ * finishes is false, and that is the honest answer. Once a command has come its IN
+ * data and CSW, and its OUT data, need nothing more of the guest than the transfers
+ * themselves. But an IN transfer waits for a command, and an OUT transfer that goes
+ * on beyond a command's data with the next CBW waits for the guest to fetch the CSW
+ * first. No driver queues that; a batch could hold it all the same, and its first
+ * packets must not wait. Being cancelled is cheap here: bytes are never lost.
+ */
+#include <function/disk.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/bytes.h>
+#include <base/util.h>
+
+#include "block.h"
+#include "bot.h"
+#include "disk_private.h"
+#include "scsi.h"
+#include "stream.h"
+
+#define ENDPOINT_OUT 0x02
+#define ENDPOINT_IN (0x01 | BH_ENDPOINT_IN)
+
+/* pid.codes' number for tests: a vendor of our own is still to be had. */
+#define VENDOR_ID 0x1209
+#define PRODUCT_ID 0x0001
+
+#define SERIAL_MIN 12
+#define SERIAL_MAX 32
+#define BULK_MAX_PACKET_FULL 64
+#define BULK_MAX_PACKET_HIGH 512
+
+struct disk {
+	struct bh_device device;
+	/* configuration */
+	struct bh_block *block;
+	char serial[SERIAL_MAX + 1];
+	struct bh_endpoint_info endpoints[2];
+
+	/* state */
+	uint8_t configuration; /* 0: none */
+	struct bh_scsi scsi;
+	struct bh_stream stream;
+	struct bh_bot bot;
+	struct bh_disk_counters counters; /* as last asked for */
+
+	/* the end */
+	bool closing, flushing;
+	int close_error;
+	void (*closed)(void *data, int error);
+	void *closed_data;
+};
+
+static struct disk *to_disk(struct bh_device *d)
+{
+	return bh_container_of(d, struct disk, device);
+}
+
+static const struct disk *to_const_disk(const struct bh_device *d)
+{
+	return (const struct disk *)(const void *)((const char *)d - offsetof(struct disk, device));
+}
+
+/* ---- the end: see bh_disk_close() ---- */
+
+static void free_disk(struct disk *d)
+{
+	void (*closed)(void *, int) = d->closed;
+	void *data = d->closed_data;
+	int error = d->close_error;
+
+	bh_stream_finish(&d->stream);
+	bh_block_destroy(d->block);
+	free(d);
+	if (closed)
+		closed(data, error);
+}
+
+/* Last thing on every way in: a disk being closed goes when it can. d may be gone afterwards. */
+static void settle(struct disk *d)
+{
+	if (!d->closing || d->bot.running || !bh_stream_quiet(&d->stream))
+		return;
+	if (!d->flushing && d->stream.dirty) {
+		d->flushing = true;
+		bh_stream_flush(&d->stream);
+		return;
+	}
+	if (d->flushing)
+		d->close_error = d->stream.error;
+	free_disk(d);
+}
+
+static void stream_woke(struct bh_stream *s)
+{
+	struct disk *d = bh_container_of(s, struct disk, stream);
+
+	bh_bot_run(&d->bot);
+	settle(d);
+}
+
+void bh_disk_close(struct bh_device *device, void (*closed)(void *data, int error), void *data)
+{
+	struct disk *d;
+
+	if (!device) {
+		if (closed)
+			closed(data, 0);
+		return;
+	}
+	d = to_disk(device);
+	d->closing = true;
+	d->closed = closed;
+	d->closed_data = data;
+	bh_bot_reset(&d->bot);
+	settle(d);
+}
+
+static void disk_destroy(struct bh_device *device)
+{
+	bh_disk_close(device, NULL, NULL);
+}
+
+/* ---- descriptors (USB 2.0, 9.6) ---- */
+
+enum { DESCRIPTOR_DEVICE = 1, DESCRIPTOR_CONFIGURATION, DESCRIPTOR_STRING, DESCRIPTOR_INTERFACE,
+       DESCRIPTOR_ENDPOINT, DESCRIPTOR_QUALIFIER, DESCRIPTOR_OTHER_SPEED };
+enum { STRING_LANGUAGES, STRING_MANUFACTURER, STRING_PRODUCT, STRING_SERIAL };
+
+#define LE16(v) (uint8_t)(v), (uint8_t)((v) >> 8)
+#define DESCRIPTOR_MAX 96
+
+/* The only place that knows packet sizes. */
+static uint16_t bulk_max_packet(enum bh_speed speed)
+{
+	return speed == BH_SPEED_HIGH ? BULK_MAX_PACKET_HIGH : BULK_MAX_PACKET_FULL;
+}
+
+static size_t device_descriptor(const struct disk *d, uint8_t *p)
+{
+	const uint8_t bytes[] = {
+		18, DESCRIPTOR_DEVICE,
+		LE16(0x0200), /* bcdUSB */
+		0, 0, 0,      /* class: see the interface */
+		d->device.control_max_packet,
+		LE16(VENDOR_ID), LE16(PRODUCT_ID),
+		LE16(0x0100), /* bcdDevice */
+		STRING_MANUFACTURER, STRING_PRODUCT, STRING_SERIAL,
+		1, /* bNumConfigurations */
+	};
+
+	memcpy(p, bytes, sizeof(bytes));
+	return sizeof(bytes);
+}
+
+/* 9.6.2: what would be different at the other speed, which is the packet size only. */
+static size_t qualifier_descriptor(const struct disk *d, uint8_t *p)
+{
+	const uint8_t bytes[] = {10, DESCRIPTOR_QUALIFIER, LE16(0x0200), 0, 0, 0, d->device.control_max_packet, 1, 0};
+
+	memcpy(p, bytes, sizeof(bytes));
+	return sizeof(bytes);
+}
+
+/* Also the other-speed one; one configuration, one interface: SCSI, bulk-only (BOT 4.3). */
+static size_t configuration_descriptor(uint8_t *p, uint8_t type, uint16_t max_packet)
+{
+	const uint8_t bytes[] = {
+		9, type, LE16(9 + 9 + 7 + 7),
+		1,    /* bNumInterfaces */
+		1,    /* bConfigurationValue */
+		0,    /* iConfiguration */
+		0xc0, /* self-powered */
+		0,    /* bMaxPower */
+		9, DESCRIPTOR_INTERFACE, 0, 0,
+		2,                /* bNumEndpoints */
+		0x08, 0x06, 0x50, /* mass storage, SCSI transparent, bulk-only */
+		0,
+		7, DESCRIPTOR_ENDPOINT, ENDPOINT_IN, BH_BULK, LE16(max_packet), 0,
+		7, DESCRIPTOR_ENDPOINT, ENDPOINT_OUT, BH_BULK, LE16(max_packet), 0,
+	};
+
+	memcpy(p, bytes, sizeof(bytes));
+	return sizeof(bytes);
+}
+
+/* 0: no such string. */
+static size_t string_descriptor(const struct disk *d, uint8_t *p, uint8_t index)
+{
+	const char *text;
+	size_t n = 0;
+
+	switch (index) {
+	case STRING_LANGUAGES:
+		memcpy(p, (const uint8_t[]){4, DESCRIPTOR_STRING, LE16(0x0409)}, 4); /* English (US) */
+		return 4;
+	case STRING_MANUFACTURER:
+		text = "Bulkhead";
+		break;
+	case STRING_PRODUCT:
+		text = "Bulkhead Disk";
+		break;
+	case STRING_SERIAL:
+		text = d->serial;
+		break;
+	default:
+		return 0;
+	}
+	for (n = 2; *text; n += 2) {
+		p[n] = (uint8_t)*text++;
+		p[n + 1] = 0;
+	}
+	p[0] = (uint8_t)n;
+	p[1] = DESCRIPTOR_STRING;
+	return n;
+}
+
+/* Into DESCRIPTOR_MAX bytes; 0: no such descriptor. Full-speed-only devices have no qualifier (9.6.2). */
+static size_t descriptor(const struct disk *d, uint16_t wValue, uint8_t *p)
+{
+	uint8_t type = (uint8_t)(wValue >> 8), index = (uint8_t)wValue;
+	bool high = d->device.speed == BH_SPEED_HIGH;
+
+	if (type == DESCRIPTOR_STRING)
+		return string_descriptor(d, p, index);
+	if (index)
+		return 0;
+	if (type == DESCRIPTOR_DEVICE)
+		return device_descriptor(d, p);
+	if (type == DESCRIPTOR_CONFIGURATION)
+		return configuration_descriptor(p, DESCRIPTOR_CONFIGURATION, bulk_max_packet(d->device.speed));
+	if (type == DESCRIPTOR_QUALIFIER && high)
+		return qualifier_descriptor(d, p);
+	if (type == DESCRIPTOR_OTHER_SPEED && high)
+		return configuration_descriptor(p, DESCRIPTOR_OTHER_SPEED, bulk_max_packet(BH_SPEED_FULL));
+	return 0;
+}
+
+/* ---- control requests ---- */
+
+#define REQUEST(type, code) ((type) << 8 | (code))
+
+/* bmRequestType and bRequest (9.4; BOT 3) */
+enum {
+	GET_STATUS_DEVICE = REQUEST(0x80, 0),
+	GET_STATUS_INTERFACE = REQUEST(0x81, 0),
+	GET_STATUS_ENDPOINT = REQUEST(0x82, 0),
+	SET_FEATURE_ENDPOINT = REQUEST(0x02, 3),
+	GET_DESCRIPTOR = REQUEST(0x80, 6),
+	GET_CONFIGURATION = REQUEST(0x80, 8),
+	GET_INTERFACE = REQUEST(0x81, 10),
+	GET_MAX_LUN = REQUEST(0xa1, 0xfe),
+	MASS_STORAGE_RESET = REQUEST(0x21, 0xff),
+};
+
+static const struct bh_endpoint_info *disk_endpoint(const struct bh_device *device, uint8_t address)
+{
+	const struct disk *d = to_const_disk(device);
+
+	for (size_t i = 0; d->configuration && i < BH_COUNT(d->endpoints); i++) {
+		if (d->endpoints[i].address == address)
+			return &d->endpoints[i];
+	}
+	return NULL;
+}
+
+static void refuse(struct bh_transfer *t)
+{
+	bh_transfer_done(t, BH_STALL, 0);
+}
+
+static void acknowledge(struct bh_transfer *t)
+{
+	bh_transfer_done(t, BH_SUCCESS, 0);
+}
+
+static void answer(struct bh_transfer *t, const void *data, size_t length)
+{
+	uint32_t n = BH_MIN((uint32_t)length, t->length);
+
+	bh_transfer_write(t, 0, data, n);
+	bh_transfer_done(t, BH_SUCCESS, n);
+}
+
+static void get_descriptor(struct disk *d, uint16_t wValue, struct bh_transfer *t)
+{
+	uint8_t buffer[DESCRIPTOR_MAX];
+	size_t n = descriptor(d, wValue, buffer);
+
+	if (n)
+		answer(t, buffer, n);
+	else
+		refuse(t);
+}
+
+static void get_endpoint_status(struct disk *d, uint16_t wIndex, struct bh_transfer *t)
+{
+	bool halted = false;
+
+	if (wIndex & 0x7f) {
+		if (wIndex > 0xff || !disk_endpoint(&d->device, (uint8_t)wIndex)) {
+			refuse(t);
+			return;
+		}
+		halted = bh_bot_halted(&d->bot, wIndex & BH_ENDPOINT_IN);
+	}
+	answer(t, (const uint8_t[]){halted, 0}, 2);
+}
+
+static void set_endpoint_halt(struct disk *d, uint16_t wValue, uint16_t wIndex, struct bh_transfer *t)
+{
+	if (wValue != 0 || wIndex > 0xff || !disk_endpoint(&d->device, (uint8_t)wIndex)) {
+		refuse(t);
+		return;
+	}
+	bh_bot_set_halt(&d->bot, wIndex & BH_ENDPOINT_IN);
+	acknowledge(t);
+}
+
+/* BOT 3.1, 3.2: wValue zero, wIndex the interface, wLength as given. */
+static void class_request(struct disk *d, int request, struct bh_transfer *t)
+{
+	uint16_t wLength = bh_get_le16(t->setup.wLength);
+
+	if (!d->configuration || bh_get_le16(t->setup.wValue) || bh_get_le16(t->setup.wIndex)) {
+		refuse(t);
+	} else if (request == GET_MAX_LUN && wLength == 1) {
+		answer(t, (const uint8_t[]){0}, 1);
+	} else if (request == MASS_STORAGE_RESET && wLength == 0) {
+		bh_bot_recover(&d->bot);
+		acknowledge(t);
+	} else {
+		refuse(t);
+	}
+}
+
+static void control(struct disk *d, struct bh_transfer *t)
+{
+	uint16_t wValue = bh_get_le16(t->setup.wValue);
+	uint16_t wIndex = bh_get_le16(t->setup.wIndex);
+	int request = REQUEST(t->setup.bmRequestType, t->setup.bRequest);
+
+	switch (request) {
+	case GET_DESCRIPTOR:
+		get_descriptor(d, wValue, t);
+		break;
+	case GET_CONFIGURATION:
+		answer(t, &d->configuration, 1);
+		break;
+	case GET_STATUS_DEVICE:
+		answer(t, (const uint8_t[]){1, 0}, 2); /* self-powered */
+		break;
+	case GET_STATUS_INTERFACE:
+	case GET_INTERFACE:
+		if (d->configuration && wIndex == 0)
+			answer(t, (const uint8_t[]){0, 0}, request == GET_INTERFACE ? 1 : 2);
+		else
+			refuse(t);
+		break;
+	case GET_STATUS_ENDPOINT:
+		get_endpoint_status(d, wIndex, t);
+		break;
+	case SET_FEATURE_ENDPOINT:
+		set_endpoint_halt(d, wValue, wIndex, t);
+		break;
+	case GET_MAX_LUN:
+	case MASS_STORAGE_RESET:
+		class_request(d, request, t);
+		break;
+	default:
+		refuse(t);
+		break;
+	}
+}
+
+/* ---- the device ---- */
+
+static void disk_submit(struct bh_device *device, struct bh_transfer *t)
+{
+	struct disk *d = to_disk(device);
+
+	t->actual = 0;
+	if (t->type == BH_CONTROL && !(t->endpoint & 0x7f))
+		control(d, t);
+	else if (t->type == BH_BULK && disk_endpoint(device, t->endpoint))
+		bh_bot_submit(&d->bot, t);
+	else
+		refuse(t);
+	settle(d);
+}
+
+/* Control transfers have always ended already. */
+static void disk_cancel(struct bh_device *device, struct bh_transfer *t)
+{
+	struct disk *d = to_disk(device);
+
+	bh_bot_cancel(&d->bot, t);
+	settle(d);
+}
+
+static void disk_reset(struct bh_device *device)
+{
+	struct disk *d = to_disk(device);
+
+	d->configuration = 0;
+	bh_scsi_reset(&d->scsi);
+	bh_bot_reset(&d->bot);
+	settle(d);
+}
+
+static void disk_set_configuration(struct bh_device *device, uint8_t value, struct bh_transfer *t)
+{
+	struct disk *d = to_disk(device);
+
+	if (value > 1) {
+		refuse(t);
+	} else {
+		d->configuration = value;
+		bh_bot_reset(&d->bot);
+		acknowledge(t);
+	}
+	settle(d);
+}
+
+static void disk_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
+{
+	struct disk *d = to_disk(device);
+
+	if (!d->configuration || interface || alternate) {
+		refuse(t);
+	} else {
+		bh_bot_reset(&d->bot);
+		acknowledge(t);
+	}
+	settle(d);
+}
+
+static void disk_clear_halt(struct bh_device *device, uint8_t endpoint, struct bh_transfer *t)
+{
+	struct disk *d = to_disk(device);
+
+	if (endpoint & 0x7f && !disk_endpoint(device, endpoint)) {
+		refuse(t);
+	} else {
+		if (endpoint & 0x7f)
+			bh_bot_clear_halt(&d->bot, endpoint & BH_ENDPOINT_IN);
+		acknowledge(t);
+	}
+	settle(d);
+}
+
+const struct bh_disk_counters *bh_disk_counters(const struct bh_device *device)
+{
+	struct disk *d = (struct disk *)(uintptr_t)to_const_disk(device);
+	const struct bh_bot_counters *c = &d->bot.counters;
+
+	d->counters = (struct bh_disk_counters){
+		.commands = c->commands,
+		.bytes_read = c->bytes_read,
+		.bytes_written = c->bytes_written,
+		.flushes = d->stream.flushes,
+		.failed = c->failed,
+		.io_errors = c->io_errors,
+		.phase_errors = c->phase_errors,
+		.invalid_cbws = c->invalid_cbws,
+		.resets = c->resets,
+	};
+	return &d->counters;
+}
+
+const char *bh_disk_serial(const struct bh_device *device)
+{
+	return to_const_disk(device)->serial;
+}
+
+/* ---- creation ---- */
+
+static const struct bh_device_ops disk_ops;
+
+static int invalid(char *error, size_t error_size, const char *path, const char *what)
+{
+	snprintf(error, error_size, "disk '%s': %s", path, what);
+	return -EINVAL;
+}
+
+/* BOT 4.1.1: at least twelve digits, of 0-9 and A-F only. */
+static bool valid_serial(const char *serial)
+{
+	size_t n = strspn(serial, "0123456789ABCDEF");
+
+	return !serial[n] && n >= SERIAL_MIN && n <= SERIAL_MAX;
+}
+
+/* A serial number that stays with the file: FNV-1a of its canonical path, 16 digits. */
+static void derive_serial(const char *path, char serial[SERIAL_MAX + 1])
+{
+	char *real = realpath(path, NULL);
+	uint64_t hash = 0xcbf29ce484222325u;
+
+	for (const char *p = real ? real : path; *p; p++)
+		hash = (hash ^ (uint8_t)*p) * 0x100000001b3u;
+	free(real);
+	snprintf(serial, SERIAL_MAX + 1, "%016llX", (unsigned long long)hash);
+}
+
+static int check_config(const struct bh_disk_config *c, char *error, size_t error_size)
+{
+	if (!c->path || !*c->path)
+		return invalid(error, error_size, "", "no file named; give one with path=FILE");
+	if (c->block_size && c->block_size != 512 && c->block_size != 4096)
+		return invalid(error, error_size, c->path, "the block size has to be 512 or 4096");
+	if (c->speed != BH_SPEED_FULL && c->speed != BH_SPEED_HIGH)
+		return invalid(error, error_size, c->path, "the speed has to be full or high");
+	if (c->serial && !valid_serial(c->serial))
+		return invalid(error, error_size, c->path,
+		               "the serial number has to be 12 to 32 characters of 0-9 and A-F");
+	return 0;
+}
+
+static int check_size(const struct bh_disk_config *c, const struct bh_block *block, unsigned block_size, char *error,
+                      size_t error_size)
+{
+	unsigned long long size = block->size;
+
+	if (size == 0)
+		return invalid(error, error_size, c->path, "is empty; give it a size (truncate -s 1G FILE)");
+	if (size % block_size == 0)
+		return 0;
+	snprintf(error, error_size,
+	         "disk '%s': its size, %llu bytes, is not a multiple of %u; extend it (truncate -s %%%u FILE)%s", c->path,
+	         size, block_size, block_size, size % 512 == 0 ? " or use block-size=512" : "");
+	return -EINVAL;
+}
+
+int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *config, struct bh_device **ret)
+{
+	unsigned block_size = config->block_size ? config->block_size : 512;
+	uint16_t max_packet = bulk_max_packet(config->speed);
+	struct disk *d = calloc(1, sizeof(*d));
+	int r;
+
+	if (!d)
+		return -ENOMEM;
+	r = bh_stream_init(&d->stream, block, stream_woke);
+	if (r < 0) {
+		free(d);
+		return r;
+	}
+	d->device.ops = &disk_ops;
+	d->device.speed = config->speed;
+	d->device.control_max_packet = 64;
+	d->block = block;
+	d->endpoints[0] = (struct bh_endpoint_info){ENDPOINT_IN, BH_BULK, max_packet, 0, 0};
+	d->endpoints[1] = (struct bh_endpoint_info){ENDPOINT_OUT, BH_BULK, max_packet, 0, 0};
+	if (config->serial)
+		memcpy(d->serial, config->serial, strlen(config->serial) + 1);
+	else
+		derive_serial(config->path, d->serial);
+	d->scsi = (struct bh_scsi){
+		.blocks = block->size / block_size,
+		.block_size = block_size,
+		.readonly = block->readonly,
+		.removable = !config->fixed,
+		.serial = d->serial,
+	};
+	bh_scsi_init(&d->scsi);
+	d->bot = (struct bh_bot){.scsi = &d->scsi, .stream = &d->stream, .max_packet = max_packet};
+	bh_bot_init(&d->bot);
+	*ret = &d->device;
+	return 0;
+}
+
+int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, struct bh_device **ret,
+                   char *error, size_t error_size)
+{
+	struct bh_block *block;
+	int r;
+
+	r = check_config(config, error, error_size);
+	if (r < 0)
+		return r;
+	r = bh_block_file_open(loop, config->path, config->readonly, &block, error, error_size);
+	if (r < 0)
+		return r;
+	r = check_size(config, block, config->block_size ? config->block_size : 512, error, error_size);
+	if (r < 0)
+		goto err_destroy;
+	r = bh_disk_create_on(block, config, ret);
+	if (r < 0) {
+		snprintf(error, error_size, "disk '%s': out of memory; free some", config->path);
+		goto err_destroy;
+	}
+	return 0;
+
+err_destroy:
+	bh_block_destroy(block);
+	return r;
+}
+
+static const struct bh_device_ops disk_ops = {
+	.submit = disk_submit,
+	.cancel = disk_cancel,
+	.reset = disk_reset,
+	.set_configuration = disk_set_configuration,
+	.set_interface = disk_set_interface,
+	.clear_halt = disk_clear_halt,
+	.endpoint = disk_endpoint,
+	.destroy = disk_destroy,
+};

@@ -1,0 +1,71 @@
+/*
+ * An emulated USB disk: mass storage, bulk-only transport, one logical unit, over
+ * a raw image file or a block device of the host.
+ *
+ * References: USB Mass Storage Class Bulk-Only Transport 1.0 ("BOT"), SCSI SPC-4
+ * and SBC-3. What of them is done is listed at the heads of bot.c and scsi.c.
+ */
+#ifndef FUNCTION_DISK_H
+#define FUNCTION_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <usb/device.h>
+
+struct uv_loop_s;
+
+struct bh_disk_config {
+	const char *path;
+	bool readonly;
+	/*
+	 * Not a removable medium (RMB clear in INQUIRY). By default it is one: only
+	 * then does a guest lock the medium while it uses it, offer to eject it, and
+	 * look again after it was ejected and loaded.
+	 */
+	bool fixed;
+	const char *serial;  /* 12 to 32 of 0-9 A-F; NULL: made from the file's canonical path */
+	unsigned block_size; /* 512 or 4096; 0: 512 */
+	enum bh_speed speed; /* BH_SPEED_FULL or BH_SPEED_HIGH */
+};
+
+struct bh_disk_counters {
+	uint64_t commands;      /* valid CBWs */
+	uint64_t bytes_read;    /* from the medium, as the guest got them */
+	uint64_t bytes_written; /* to the medium */
+	uint64_t flushes;       /* that reached the host's disk */
+	uint64_t failed;        /* commands that ended in CHECK CONDITION */
+	uint64_t io_errors;     /* of those, because the host could not read or write */
+	uint64_t phase_errors;  /* the two sides disagreed on the data: BOT 6.7 */
+	uint64_t invalid_cbws;
+	uint64_t resets; /* Bulk-Only Mass Storage Resets */
+};
+
+/*
+ * Open the file, lock it (one writer, or any number of readers) and make a device
+ * of it. Disk I/O happens in the loop's thread pool; the loop, and every other
+ * call, belong to the controller's thread.
+ *
+ * 0, or a negative errno: then error holds one line for the user, which names the
+ * file and says what to do, *ret is untouched, and nothing was created or changed.
+ */
+int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, struct bh_device **ret,
+                   char *error, size_t error_size);
+
+/*
+ * Destroy, and say when: what is still owned is cancelled, writes already accepted
+ * in whole are finished, everything written is flushed to the host's disk, the
+ * lock is let go; then closed is called (NULL: nobody is told) with 0 or the
+ * negative errno of the flush, from the loop or before this returns. bh_device_destroy()
+ * does the same without telling. The device is gone for the caller at once; the loop
+ * has to run until closed was called. NULL is allowed, and is closed at once.
+ */
+void bh_disk_close(struct bh_device *device, void (*closed)(void *data, int error), void *data);
+
+const struct bh_disk_counters *bh_disk_counters(const struct bh_device *device);
+
+/* The serial number in use; valid as long as the device. */
+const char *bh_disk_serial(const struct bh_device *device);
+
+#endif

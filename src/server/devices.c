@@ -1,0 +1,135 @@
+#include "devices.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <base/util.h>
+#include <function/disk.h>
+
+static void print_keys(FILE *to, const struct bh_option_key *keys)
+{
+	for (const struct bh_option_key *k = keys; k->key; k++)
+		fprintf(to, "    %s=%s%*s %s%s\n", k->key, k->value,
+		        (int)BH_MAX(1, 22 - (int)(strlen(k->key) + strlen(k->value))), "", k->help,
+		        k->required ? " (required)" : "");
+}
+
+/* --- devices -------------------------------------------------------------------------- */
+
+static const struct bh_option_key disk_keys[] = {
+	{.key = "file", .value = "IMG", .required = true, .help = "raw image, or a block device"},
+	{.key = "readonly", .value = "on|off", .help = "write-protected for the guest; default off"},
+	{.key = "serial", .value = "S", .help = "serial number, 12 to 32 of 0-9 A-F; default: made from the file's path"},
+	{.key = "block", .value = "512|4096", .help = "bytes in a block; default 512"},
+	{.key = "fixed", .value = "on|off", .help = "not a removable medium; default off"},
+	{0},
+};
+
+static int disk_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	unsigned long block = 512;
+	struct bh_disk_config config = {
+		.path = bh_options_get(o, "file"),
+		.serial = bh_options_get(o, "serial"),
+		.speed = BH_SPEED_FULL,
+	};
+	int r = bh_options_bool(o, "readonly", &config.readonly, error);
+
+	if (!r)
+		r = bh_options_bool(o, "fixed", &config.fixed, error);
+	if (!r)
+		r = bh_options_number(o, "block", 512, 4096, &block, error);
+	if (r)
+		return r;
+	config.block_size = (unsigned)block;
+	return bh_disk_create(loop, &config, ret, error, BH_ERROR_SIZE);
+}
+
+static const struct bh_device_kind kinds[] = {
+	{
+		.name = "disk",
+		.help = "a USB disk (mass storage, bulk-only) over a file",
+		.keys = disk_keys,
+		.create = disk_create,
+		.close = bh_disk_close,
+	},
+};
+
+const struct bh_device_kind *bh_device_kind(const char *name)
+{
+	for (size_t i = 0; i < BH_COUNT(kinds); i++)
+		if (!strcmp(kinds[i].name, name))
+			return &kinds[i];
+	return NULL;
+}
+
+void bh_device_help(FILE *to)
+{
+	fprintf(to, "Devices: --device KIND[,KEY=VALUE...]   (a comma in a value is written ',,')\n");
+	for (size_t i = 0; i < BH_COUNT(kinds); i++) {
+		fprintf(to, "  %s: %s\n", kinds[i].name, kinds[i].help);
+		print_keys(to, kinds[i].keys);
+	}
+}
+
+/* --- controllers ------------------------------------------------------------------------ */
+
+static const struct bh_option_key uhci_keys[] = {
+	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2"},
+	{.key = "pace", .value = "bus|none", .help = "bus: no faster than a full-speed wire; default none"},
+	{.key = "batch", .value = "on|off", .help = "off: one packet at a time, for comparison; default on"},
+	{0},
+};
+
+static int pace_parse(const struct bh_options *o, bool *ret, char *error)
+{
+	const char *pace = bh_options_get(o, "pace");
+
+	if (!pace)
+		return 0;
+	if (strcmp(pace, "bus") && strcmp(pace, "none")) {
+		snprintf(error, BH_ERROR_SIZE, "uhci: pace=%s: say bus or none", pace);
+		return -EINVAL;
+	}
+	*ret = !strcmp(pace, "bus");
+	return 0;
+}
+
+int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *error)
+{
+	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
+	unsigned long ports = config.ports;
+	struct bh_options o;
+	bool batch = true;
+	int r = bh_options_parse(text, &o, error);
+
+	if (r)
+		return r;
+	if (strcmp(o.kind, "uhci")) {
+		snprintf(error, BH_ERROR_SIZE, "no controller '%s'; there is: uhci", o.kind);
+		r = -EINVAL;
+	}
+	if (!r)
+		r = bh_options_check(&o, uhci_keys, error);
+	if (!r)
+		r = bh_options_number(&o, "ports", BH_UHCI_MIN_PORTS, BH_UHCI_MAX_PORTS, &ports, error);
+	if (!r)
+		r = pace_parse(&o, &config.pace, error);
+	if (!r)
+		r = bh_options_bool(&o, "batch", &batch, error);
+	bh_options_free(&o);
+	if (r)
+		return r;
+	config.ports = (unsigned)ports;
+	if (!batch)
+		config.engine.max_batch_descriptors = 1;
+	*ret = config;
+	return 0;
+}
+
+void bh_controller_help(FILE *to)
+{
+	fprintf(to, "Controllers: --controller KIND[,KEY=VALUE...]\n"
+	            "  uhci: Universal Host Controller Interface 1.1 (USB 1.1, full and low speed)\n");
+	print_keys(to, uhci_keys);
+}

@@ -1,0 +1,30 @@
+/* The kinds of devices and controllers the command line knows. */
+#ifndef SERVER_DEVICES_H
+#define SERVER_DEVICES_H
+
+#include <stdio.h>
+#include <uv.h>
+
+#include <uhci/uhci.h>
+#include <usb/device.h>
+
+#include "options.h"
+
+struct bh_device_kind {
+	const char *name, *help;
+	const struct bh_option_key *keys; /* ends with a NULL key */
+	/* 0, or a negative errno and one line in error. */
+	int (*create)(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error);
+	/* As bh_device_destroy(), but tells when what was buffered is safe; error: negative errno. */
+	void (*close)(struct bh_device *d, void (*closed)(void *data, int error), void *data);
+};
+
+/* NULL: no such kind. */
+const struct bh_device_kind *bh_device_kind(const char *name);
+void bh_device_help(FILE *to);
+
+/* The controller's configuration from "uhci,ports=4"; as create above. */
+int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *error);
+void bh_controller_help(FILE *to);
+
+#endif

@@ -1,0 +1,11 @@
+/* Everything that is counted, as JSON. */
+#ifndef SERVER_STATISTICS_H
+#define SERVER_STATISTICS_H
+
+#include <uhci/uhci.h>
+#include <vfio_user/vfio_user.h>
+
+/* Replaces the file as a whole. 0 or a negative errno. */
+int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v);
+
+#endif

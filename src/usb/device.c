@@ -1,0 +1,118 @@
+/* The wrappers around the device seam: the only way through its table. */
+#include <usb/device.h>
+
+#include <assert.h>
+#include <string.h>
+
+#include <base/util.h>
+
+void bh_device_submit(struct bh_device *d, struct bh_transfer *t)
+{
+	t->actual = 0;
+	d->ops->submit(d, t);
+}
+
+void bh_device_cancel(struct bh_device *d, struct bh_transfer *t)
+{
+	d->ops->cancel(d, t);
+}
+
+void bh_device_reset(struct bh_device *d)
+{
+	d->ops->reset(d);
+}
+
+void bh_device_set_configuration(struct bh_device *d, uint8_t value, struct bh_transfer *t)
+{
+	t->actual = 0;
+	d->ops->set_configuration(d, value, t);
+}
+
+void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
+{
+	t->actual = 0;
+	d->ops->set_interface(d, interface, alternate, t);
+}
+
+void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t)
+{
+	t->actual = 0;
+	d->ops->clear_halt(d, endpoint, t);
+}
+
+const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address)
+{
+	return d->ops->endpoint(d, address);
+}
+
+void bh_device_suspend(struct bh_device *d, bool suspended)
+{
+	if (d->ops->suspend)
+		d->ops->suspend(d, suspended);
+}
+
+void bh_device_destroy(struct bh_device *d)
+{
+	if (d)
+		d->ops->destroy(d);
+}
+
+void bh_device_detach(struct bh_device *d)
+{
+	if (d->upcalls)
+		d->upcalls->detached(d);
+}
+
+void bh_device_wakeup(struct bh_device *d)
+{
+	if (d->upcalls)
+		d->upcalls->wakeup(d);
+}
+
+void bh_transfer_done(struct bh_transfer *t, enum bh_status status, uint32_t actual)
+{
+	t->actual = actual;
+	t->done(t, status);
+}
+
+void bh_transfer_progress(struct bh_transfer *t, uint32_t actual)
+{
+	t->actual = actual;
+	if (t->progress)
+		t->progress(t);
+}
+
+/* Calls for the parts of the spans that [offset, offset + length) covers. */
+static void copy(const struct bh_transfer *t, uint32_t offset, uint8_t *to, const uint8_t *from, uint32_t length)
+{
+	assert(offset <= t->length && length <= t->length - offset);
+	for (unsigned i = 0; i < t->span_count && length; i++) {
+		uint32_t size = (uint32_t)t->spans[i].iov_len, part;
+		uint8_t *base = t->spans[i].iov_base;
+
+		if (offset >= size) {
+			offset -= size;
+			continue;
+		}
+		part = BH_MIN(size - offset, length);
+		if (to) {
+			memcpy(to, base + offset, part);
+			to += part;
+		} else {
+			memcpy(base + offset, from, part);
+			from += part;
+		}
+		length -= part;
+		offset = 0;
+	}
+}
+
+void bh_transfer_read(const struct bh_transfer *t, uint32_t offset, void *to, uint32_t length)
+{
+	copy(t, offset, to, NULL, length);
+}
+
+void bh_transfer_write(const struct bh_transfer *t, uint32_t offset, const void *from, uint32_t length)
+{
+	copy(t, offset, NULL, from, length);
+}

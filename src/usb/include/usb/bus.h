@@ -1,0 +1,108 @@
+/*
+ * The emulated bus (650 in the patent): root ports, the devices on them, their
+ * addresses and endpoints. A controller offers it one packet at a time; the bus
+ * finds the endpoint, and the batch engine or the control pipe answers.
+ *
+ * Everything runs on one thread. Times are microseconds of the clock given to
+ * bh_bus_tick().
+ */
+#ifndef USB_BUS_H
+#define USB_BUS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <batch/engine.h>
+#include <usb/device.h>
+
+#define BH_BUS_MAX_PORTS 15u
+
+/* Packet identifiers as they travel (8.3.1), check bits included. */
+enum bh_pid { BH_PID_OUT = 0xe1, BH_PID_IN = 0x69, BH_PID_SETUP = 0x2d };
+
+/* The token of one transaction. */
+struct bh_token {
+	enum bh_pid pid;
+	uint8_t address;
+	uint8_t endpoint;
+	bool low_speed; /* sent at low speed */
+};
+
+/* A destination's coding in bh_descriptor.destination. */
+static inline uint64_t bh_token_destination(const struct bh_token *t)
+{
+	return (uint64_t)t->address << 8 | (uint64_t)t->endpoint << 1 | (t->pid == BH_PID_IN);
+}
+
+struct bh_bus;
+
+/* What the controller learns. All mandatory; called from any bus function. */
+struct bh_bus_upcalls {
+	void (*connected)(struct bh_bus *b, unsigned port, bool connected);
+	void (*wakeup)(struct bh_bus *b, unsigned port); /* from a device on a suspended port */
+};
+
+struct bh_attached;
+
+struct bh_port {
+	struct bh_attached *attached; /* what is plugged in; NULL: nothing */
+	bool connected;               /* what the controller sees */
+	bool enabled;
+	bool suspended;
+};
+
+struct bh_bus_counters {
+	uint64_t setups;       /* SETUP packets accepted */
+	uint64_t unanswered;   /* packets nobody answered */
+	uint64_t reconnects;   /* FAILUREs the guest did not answer with a reset */
+};
+
+struct bh_bus {
+	struct bh_engine engine;
+	struct bh_source *source;
+	const struct bh_bus_upcalls *upcalls;
+	struct bh_bus_counters counters;
+	unsigned port_count;
+	struct bh_port ports[BH_BUS_MAX_PORTS];
+};
+
+void bh_bus_init(struct bh_bus *b, unsigned ports, struct bh_source *source, const struct bh_bus_upcalls *upcalls,
+                 const struct bh_engine_config *config);
+
+/* Removes and destroys every device. */
+void bh_bus_finish(struct bh_bus *b);
+
+/*
+ * Plugs a device in; the bus destroys it when it is removed. -EBUSY: the port is
+ * taken; -EINVAL: no such port; -ENOTSUP: faster than the ports here; -ENOMEM.
+ * On an error the device is still the caller's.
+ */
+int bh_bus_attach(struct bh_bus *b, unsigned port, struct bh_device *d);
+
+/*
+ * Unplugs what is in the port, if anything, and destroys it: by the function given,
+ * which has to do what bh_device_destroy() does, or by that (NULL). Not from within
+ * an upcall.
+ */
+void bh_bus_remove(struct bh_bus *b, unsigned port, void (*destroy)(struct bh_device *d, void *data), void *data);
+
+/*
+ * One packet: d describes its data, token where it goes. Answered as
+ * bh_destination_offer() would; a packet nobody answers is retired with
+ * BH_NO_RESPONSE.
+ */
+enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
+
+/* What the controller does to a port. Reset: the device is back in its default state. */
+void bh_bus_port_reset(struct bh_bus *b, unsigned port);
+void bh_bus_port_enable(struct bh_bus *b, unsigned port, bool enabled);
+void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended);
+
+/* The device that shows on the port, or NULL. */
+const struct bh_device *bh_bus_port_device(const struct bh_bus *b, unsigned port);
+
+/* Time goes on; and when it matters next (UINT64_MAX: never). */
+void bh_bus_tick(struct bh_bus *b, uint64_t now_us);
+uint64_t bh_bus_deadline(const struct bh_bus *b);
+
+#endif

@@ -1,0 +1,192 @@
+/*
+ * The device seam: what a USB device has to do for the bus, and what it may tell
+ * the bus. Emulated devices (function/), real ones (host/) and layers that wrap
+ * another device (layer/) all implement struct bh_device_ops.
+ *
+ * Everything runs on one thread, the controller's: every operation is called on
+ * it, and every upcall has to be made on it. No operation may block. What takes
+ * time is a transfer.
+ *
+ * Lengths are bytes. Reference: Universal Serial Bus Specification 2.0, chapters
+ * 5, 8 and 9.
+ */
+#ifndef USB_DEVICE_H
+#define USB_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <base/bytes.h>
+#include <base/list.h>
+#include <batch/status.h>
+
+#define BH_ENDPOINT_IN 0x80 /* bEndpointAddress, bit 7 */
+
+enum bh_speed { BH_SPEED_LOW, BH_SPEED_FULL, BH_SPEED_HIGH, BH_SPEED_SUPER };
+
+/* bmAttributes, bits 1:0 (9.6.6) */
+enum bh_endpoint_type { BH_CONTROL, BH_ISOCHRONOUS, BH_BULK, BH_INTERRUPT };
+
+/* Setup data (9.3), as it travels. */
+struct bh_setup {
+	uint8_t bmRequestType;
+	uint8_t bRequest;
+	bh_le16 wValue;
+	bh_le16 wIndex;
+	bh_le16 wLength;
+};
+_Static_assert(sizeof(struct bh_setup) == 8, "setup data is eight bytes");
+
+/* What the bus has to know of an endpoint of the active configuration. */
+struct bh_endpoint_info {
+	uint8_t address; /* bEndpointAddress */
+	enum bh_endpoint_type type;
+	uint16_t max_packet; /* bytes; 1 to 1024 */
+	uint8_t interval;    /* bInterval */
+	uint8_t interface;   /* bInterfaceNumber it belongs to */
+};
+
+/*
+ * One host transfer: what a batch becomes. The submitter fills the first part
+ * and owns the structure and the memory of the spans; the device owns both
+ * between submit and bh_transfer_done(), and may link it into a list of its own.
+ *
+ * OUT: the device takes the bytes as packets of max_packet bytes, the last one
+ * shorter where length is no multiple of it. Where it is a multiple, no
+ * zero-length packet follows unless BH_TRANSFER_ZERO_PACKET is set.
+ * IN: length is a multiple of max_packet (but for control transfers). The device
+ * fills the spans packet by packet; a packet shorter than max_packet ends the
+ * transfer. actual, where it is a multiple of max_packet and less than length,
+ * says with BH_SUCCESS that a zero-length packet ended it.
+ */
+struct bh_transfer {
+	/* set by the submitter */
+	uint8_t endpoint; /* bEndpointAddress; control: 0 */
+	enum bh_endpoint_type type;
+	unsigned flags;
+	struct bh_setup setup; /* control only; its direction is that of the data */
+	const struct iovec *spans;
+	unsigned span_count;
+	uint32_t length; /* sum of the spans */
+
+	/* set by the device before bh_transfer_done() */
+	uint32_t actual; /* bytes taken from or put into the spans */
+
+	/* the device's, while it owns the transfer */
+	struct bh_list device_link;
+	void *device_data;
+
+	/* the bus's */
+	void (*done)(struct bh_transfer *t, enum bh_status status);
+	void (*progress)(struct bh_transfer *t);
+};
+
+#define BH_TRANSFER_ZERO_PACKET 1u /* OUT: end with a zero-length packet */
+
+struct bh_device;
+
+/*
+ * Every operation but the two marked optional is mandatory. None is called after
+ * destroy. After bh_device_detach() only cancel and destroy are called.
+ */
+struct bh_device_ops {
+	/*
+	 * Take a transfer. It ends with exactly one bh_transfer_done(), which may
+	 * come before submit returns. Any status but BH_CANCELLED is possible; a
+	 * transfer to an endpoint that does not exist ends with BH_STALL. Transfers
+	 * to one endpoint end in the order in which they were submitted.
+	 */
+	void (*submit)(struct bh_device *d, struct bh_transfer *t);
+
+	/*
+	 * End a transfer soon: it is still answered by one bh_transfer_done(),
+	 * perhaps before cancel returns, with BH_CANCELLED and the bytes moved so
+	 * far, or with the outcome it reached first. A device must not count bytes
+	 * as moved that it did not act on, nor act on bytes it does not count.
+	 */
+	void (*cancel)(struct bh_device *d, struct bh_transfer *t);
+
+	/*
+	 * The port was reset: back to the default state, unconfigured. The bus has
+	 * cancelled every transfer; those still owned by the device are ended now.
+	 */
+	void (*reset)(struct bh_device *d);
+
+	/*
+	 * SET_CONFIGURATION, SET_INTERFACE, CLEAR_FEATURE(ENDPOINT_HALT). They come
+	 * as the control transfer that carried them, and end like a submitted one;
+	 * BH_STALL refuses. The bus has cancelled what they concern.
+	 */
+	void (*set_configuration)(struct bh_device *d, uint8_t value, struct bh_transfer *t);
+	void (*set_interface)(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t);
+	void (*clear_halt)(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
+
+	/*
+	 * The endpoint of the active configuration with this bEndpointAddress, or
+	 * NULL. The answer stays valid until the next reset, set_configuration,
+	 * set_interface or detach. Never asked for endpoint 0.
+	 */
+	const struct bh_endpoint_info *(*endpoint)(const struct bh_device *d, uint8_t address);
+
+	/* Optional. The port is suspended (true) or resumed. */
+	void (*suspend)(struct bh_device *d, bool suspended);
+
+	/*
+	 * Free the device; it is in no port. Transfers still owned are ended first.
+	 */
+	void (*destroy)(struct bh_device *d);
+};
+
+/* What the bus learns from a device; set by bh_bus_attach(), NULL while in no port. */
+struct bh_device_upcalls {
+	void (*detached)(struct bh_device *d); /* gone by itself; may be called inside submit */
+	void (*wakeup)(struct bh_device *d);   /* remote wakeup while suspended */
+};
+
+struct bh_device {
+	/* configuration, set by the device before it is attached */
+	const struct bh_device_ops *ops;
+	enum bh_speed speed;
+	uint8_t control_max_packet; /* bMaxPacketSize0 */
+	/*
+	 * True if every transfer it holds ends by itself, without anything more from
+	 * the guest: a batch to such a device never has to be broken up for fear that
+	 * the guest waits for its first packet.
+	 */
+	bool finishes;
+
+	/* the bus's */
+	const struct bh_device_upcalls *upcalls;
+	void *bus_data;
+};
+
+/* The only ways through the table. */
+void bh_device_submit(struct bh_device *d, struct bh_transfer *t);
+void bh_device_cancel(struct bh_device *d, struct bh_transfer *t);
+void bh_device_reset(struct bh_device *d);
+void bh_device_set_configuration(struct bh_device *d, uint8_t value, struct bh_transfer *t);
+void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t);
+void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
+const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address);
+void bh_device_suspend(struct bh_device *d, bool suspended);
+void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
+
+/* Upcalls. A device that is in no port may make them; nothing happens. */
+void bh_device_detach(struct bh_device *d);
+void bh_device_wakeup(struct bh_device *d);
+
+/* The transfer has ended; it is the submitter's again before this returns. */
+void bh_transfer_done(struct bh_transfer *t, enum bh_status status, uint32_t actual);
+
+/* Some of it has moved (t->actual says how much so far): it is worth waiting on. */
+void bh_transfer_progress(struct bh_transfer *t, uint32_t actual);
+
+/*
+ * Copy between a transfer's spans, from byte offset on, and a plain buffer.
+ * offset + length must not exceed t->length.
+ */
+void bh_transfer_read(const struct bh_transfer *t, uint32_t offset, void *to, uint32_t length);
+void bh_transfer_write(const struct bh_transfer *t, uint32_t offset, const void *from, uint32_t length);
+
+#endif

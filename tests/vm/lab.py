@@ -1,0 +1,281 @@
+"""The lab: starts and watches Bulkhead servers and virtual machines.
+
+    with lab.disk("bulkhead", image) as disk:
+        guest = lab.run_guest(SCRIPT, disk)
+        assert guest.values["sum"] == ...
+
+`disk("qemu", ...)` is QEMU's own piix3-usb-uhci with its usb-storage: the same guest on
+somebody else's controller, which tells a fault of ours from a fault of a test.
+A guest answers in lines "BH key=value" on its serial port (tests/vm/guest/bh.sh).
+Everything started here dies with this process; everything said is kept in build/lab/logs.
+"""
+
+import contextlib
+import ctypes
+import io
+import json
+import os
+import pathlib
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+LAB = TOP / "build" / "lab"
+LOGS = LAB / "logs"
+LOGS_KEPT = 60
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None)
+
+
+class LabError(Exception):
+    """Something the lab itself noticed; the message says what and where to look."""
+
+
+def bulkhead_binary():
+    return pathlib.Path(os.environ.get("BULKHEAD", TOP / "build" / "bulkhead")).resolve()
+
+
+def prepare():
+    """Fetches QEMU and builds the guest, once for all runs; says so where it takes long."""
+    for tool in (["tools/qemu", "--prepare"], ["tools/guest"]):
+        if subprocess.run([TOP / tool[0], *tool[1:]], stdin=subprocess.DEVNULL).returncode:
+            raise LabError(f"{' '.join(tool)} failed: see the line above")
+
+
+@contextlib.contextmanager
+def scratch(prefix="lab-"):
+    """A directory of our own for disk images, under build/, for /tmp may be small."""
+    parent = LAB / "tmp"
+    parent.mkdir(parents=True, exist_ok=True)
+    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def open_log(name):
+    LOGS.mkdir(parents=True, exist_ok=True)
+    for old in sorted(LOGS.glob("*.log"), key=_age)[LOGS_KEPT:]:
+        old.unlink(missing_ok=True)
+    handle, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log", dir=LOGS)
+    return os.fdopen(handle, "wb"), pathlib.Path(path)
+
+
+def _age(path):
+    with contextlib.suppress(FileNotFoundError):
+        return -path.stat().st_mtime
+    return 0  # another run has just removed it
+
+
+def tail(path, lines=25):
+    text = path.read_text(errors="replace").splitlines()[-lines:]
+    return "\n".join(["--- end of " + str(path.relative_to(TOP)) + ":", *text])
+
+
+def _start(command, **options):
+    def die_with_parent():
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    # A session of its own: Ctrl-C reaches us alone, and we put things away in order.
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
+                            preexec_fn=die_with_parent, **options)
+
+
+def _kill(process):
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+class QemuDisk:
+    """A disk on QEMU's own UHCI. Writes are ended by the guest's flush, as ours are."""
+
+    name = "qemu"
+
+    def __init__(self, image, serial=None, readonly=False):
+        file = str(image).replace(",", ",,")
+        drive = f"if=none,id=disk,format=raw,cache=writeback,file={file}"
+        device = "usb-storage,bus=uhci.0,drive=disk"
+        self.args = ["-drive", drive + (",readonly=on" if readonly else ""),
+                     "-device", "piix3-usb-uhci,id=uhci",
+                     "-device", device + (f",serial={serial}" if serial else "")]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        pass
+
+
+class BulkheadDisk:
+    """A Bulkhead server with one disk. Several guests may use it, one after the other."""
+
+    name = "bulkhead"
+
+    def __init__(self, image, serial=None, readonly=False):
+        self.device = (f"disk,file={image}" + (",readonly=on" if readonly else "")
+                       + (f",serial={serial}" if serial else ""))
+        self.args = []
+        self.process = None
+
+    def __enter__(self):
+        binary = bulkhead_binary()
+        if not binary.exists():
+            raise LabError(f"no {binary}: run make first")
+        # Not under build/: a socket's path has at most 107 characters.
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-"))
+        self.socket = self.directory / "usb.sock"
+        log, self.log = open_log("bulkhead")
+        with log:
+            self.process = _start(
+                [binary, "serve", "--socket-path", self.socket, "--controller", "uhci",
+                 "--device", self.device], stdout=log, stderr=log)
+        try:
+            self._wait_for_socket(10)
+        except BaseException:
+            self._put_away()
+            raise
+        address = {"path": str(self.socket), "type": "unix"}
+        self.args = ["-device", json.dumps({"driver": "vfio-user-pci", "socket": address})]
+        return self
+
+    def _wait_for_socket(self, seconds):
+        deadline = time.monotonic() + seconds
+        while not self.socket.is_socket():
+            if self.process.poll() is not None:
+                raise LabError(f"bulkhead ended at once with status {self.process.returncode}\n"
+                               + tail(self.log))
+            if time.monotonic() > deadline:
+                raise LabError(f"bulkhead made no socket in {seconds} s\n" + tail(self.log))
+            time.sleep(0.01)
+
+    def check_alive(self):
+        if self.process.poll() is not None:
+            raise LabError(f"bulkhead died with status {self.process.returncode}\n" + tail(self.log))
+
+    def stop(self, seconds=20):
+        """Ends the server as a service manager does; it has to end well and in time."""
+        self.check_alive()
+        self.process.terminate()
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise LabError(f"bulkhead did not end {seconds} s after SIGTERM\n" + tail(self.log)) from None
+        if status:
+            raise LabError(f"bulkhead ended with status {status} on SIGTERM\n" + tail(self.log))
+
+    def _put_away(self):
+        _kill(self.process)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __exit__(self, kind, *exc):
+        try:
+            if kind is None:
+                self.stop()
+        finally:
+            self._put_away()
+
+
+def disk(controller, image, **options):
+    return {"qemu": QemuDisk, "bulkhead": BulkheadDisk}[controller](image, **options)
+
+
+class Run:
+    """What became of a virtual machine: its answers, exit status, log and duration."""
+
+    def __init__(self, log):
+        self.log = log
+        self.values = {}
+        self.status = None
+        self.seconds = 0.0
+
+
+def run_vm(args, disk, name="vm", timeout=60, memory=512, on_line=None, on_tick=None):
+    """Runs QEMU to its end. `on_line(line)` sees the serial port, `on_tick()` the time pass."""
+    ram = f"memory-backend-memfd,id=ram,size={memory}M,share=on"
+    command = [TOP / "tools" / "qemu", "-accel", "tcg", "-m", str(memory), "-object", ram,
+               "-machine", "pc,memory-backend=ram", "-nodefaults", "-no-user-config", "-no-reboot",
+               "-display", "none", "-serial", "stdio", *args, *disk.args]
+    log, path = open_log(f"{name}-{disk.name}")
+    run = Run(path)
+    start = time.monotonic()
+    process = _start(command, stdout=subprocess.PIPE, stderr=log)
+    try:
+        with log:
+            for line in _lines(process.stdout.fileno(), log, start + timeout, on_tick):
+                if line.startswith("BH ") and "=" in line:
+                    key, value = line[3:].split("=", 1)
+                    run.values[key] = value
+                if on_line:
+                    on_line(line)
+        run.status = process.wait(max(1, start + timeout - time.monotonic()))
+    except (TimeoutError, subprocess.TimeoutExpired):
+        raise LabError(f"the virtual machine did not end in {timeout} s\n" + tail(path)) from None
+    finally:
+        _kill(process)
+        process.stdout.close()
+    run.seconds = time.monotonic() - start
+    if isinstance(disk, BulkheadDisk):
+        disk.check_alive()
+    return run
+
+
+def _lines(fd, log, deadline, on_tick):
+    pending = b""
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if not select.select([fd], [], [], min(left, 0.25))[0]:
+            if on_tick:
+                on_tick()
+            continue
+        data = os.read(fd, 65536)
+        log.write(data)
+        log.flush()
+        *whole, pending = (pending + data).split(b"\n")
+        for line in whole if data else [pending]:
+            yield line.decode(errors="replace").rstrip("\r")
+        if not data:
+            return
+
+
+def run_guest(script, disk, kernel_options="", name="linux", files=(), **options):
+    """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error."""
+    guest = LAB / "guest"
+    with scratch("initrd-") as directory:
+        initrd = directory / "initrd"
+        archive = cpio({"run.sh": script.encode(), **dict(files)})
+        initrd.write_bytes((guest / "initramfs").read_bytes() + archive)
+        args = ["-kernel", guest / "vmlinuz", "-initrd", initrd, "-append",
+                f"console=ttyS0 quiet panic=-1 {kernel_options}"]
+        run = run_vm(args, disk, name=name, **options)
+    if run.status != 0:
+        raise LabError(f"QEMU ended with status {run.status}\n" + tail(run.log))
+    if run.values.get("exit") != "0":
+        raise LabError("the guest's script failed or never ended\n" + tail(run.log))
+    return run
+
+
+def cpio(files):
+    """An archive the kernel accepts behind its initramfs ("newc": hexadecimal, 4-aligned)."""
+    out = io.BytesIO()
+
+    def pad():
+        out.write(bytes(-out.tell() % 4))
+
+    for number, (name, data) in enumerate([*files.items(), ("TRAILER!!!", b"")]):
+        path = name.encode() + b"\0"
+        mode = 0o100755 if name != "TRAILER!!!" else 0
+        fields = [number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0]
+        out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + path)
+        pad()
+        out.write(data)
+        pad()
+    return out.getvalue()
