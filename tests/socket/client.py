@@ -7,6 +7,7 @@ memory and the order in which QEMU attaches.
 import array
 import collections
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -143,7 +144,7 @@ class Client:
         return True
 
     def is_silent(self, timeout=0.1):
-        return not select.select([self.socket], [], [], timeout)[0]
+        return not readable(self.socket, timeout)
 
     # Commands
 
@@ -234,8 +235,6 @@ class Memory:
         self.fd = os.memfd_create("guest", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealed else 0))
         os.ftruncate(self.fd, size)
         if sealed:
-            import fcntl
-
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         self.bytes = mmap.mmap(self.fd, size)
         self.words = memoryview(self.bytes).cast("I")  # one access each
@@ -246,15 +245,24 @@ class Memory:
         os.close(self.fd)
 
 
+eventfds = []  # made by new_eventfd; whoever runs many tests in one process closes them
+
+
 def new_eventfd():
-    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    eventfds.append(fd)
+    return fd
+
+
+def readable(fd, timeout):
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def fired(fd, timeout=2.0):
     """How often the eventfd was written since last asked; waits for the first."""
-    if not select.select([fd], [], [], timeout)[0]:
-        return 0
-    return os.eventfd_read(fd)
+    return os.eventfd_read(fd) if readable(fd, timeout) else 0
 
 
 class Guest(Client):

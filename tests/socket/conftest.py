@@ -59,7 +59,7 @@ class Server:
         while True:
             try:
                 return connect()
-            except (client.Gone, ConnectionRefusedError):
+            except (client.Gone, ConnectionRefusedError, BlockingIOError):
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.01)
@@ -99,6 +99,13 @@ def pytest_collection_modifyitems(items):
     if not BINARY.exists():
         for item in items:
             item.add_marker(pytest.mark.skip(reason=f"{BINARY} is not there"))
+
+
+@pytest.fixture(autouse=True)
+def close_eventfds():
+    yield
+    while client.eventfds:
+        os.close(client.eventfds.pop())
 
 
 @pytest.fixture

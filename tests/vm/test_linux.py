@@ -80,13 +80,13 @@ def guest(request):
     controller = os.environ.get("LAB_CONTROLLER", "bulkhead")
     mib = 1 if controller == "qemu" else 64 if LONG else 16
     reloads = 10 if LONG else 1
-    settings = f"MB={mib} FS_MIB={FS_MIB} SERIAL=BH0001 RELOADS={reloads}\n"
+    settings = f"MB={mib} FS_MIB={FS_MIB} SERIAL=BA5EBA110001 RELOADS={reloads}\n"
     lines = []
     with lab.scratch("test-") as directory:
         image = directory / "disk.img"
         before = os.urandom((FS_MIB + 2 * mib) * MIB)
         image.write_bytes(before)
-        with lab.disk(controller, image, serial="BH0001") as disk:
+        with lab.disk(controller, image, serial="BA5EBA110001") as disk:
             run = lab.run_guest(settings + SCRIPT, disk, name=f"linux-{request.param}",
                                 kernel_options="pci=nomsi" if request.param == "intx" else "",
                                 timeout=900 if LONG else 300, on_line=lines.append)

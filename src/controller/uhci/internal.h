@@ -24,7 +24,7 @@ enum td_result {
 	TD_RETRY,     /* an error was noted; it stays active */
 	TD_COMPLETED, /* ended well: the queue goes on */
 	TD_STOPPED,   /* ended: a failure or a short packet holds the queue */
-	TD_FATAL      /* the controller halted */
+	TD_FATAL      /* the walk cannot go on: bus error, process error */
 };
 
 /* The descriptor being offered; retire() writes it back. */
@@ -59,6 +59,9 @@ struct bh_uhci {
 	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
 	uint64_t poll_us;      /* interval of looking for new work; doubles while there is none */
 	uint64_t next_poll_us;
+	bool map_changed;      /* ever */
+	uint64_t map_changed_us;
+	uint64_t map_generation;
 	uint64_t run_at_us; /* what the guest seam was last told */
 
 	/* the look at the schedule under way */
@@ -78,7 +81,8 @@ struct bh_uhci {
 void uhci_update_interrupt(struct bh_uhci *u);
 void uhci_kick(struct bh_uhci *u);                    /* something changed: look at once */
 void uhci_expect_work(struct bh_uhci *u);             /* the same, and keep looking for a while */
-void uhci_halt(struct bh_uhci *u, uint16_t why);      /* USBSTS_HSE or USBSTS_HCPE */
+void uhci_process_error(struct bh_uhci *u);           /* a descriptor makes no sense: halt */
+void uhci_bus_error(struct bh_uhci *u);               /* guest memory is not there: halt, if it stays so */
 void uhci_start(struct bh_uhci *u);
 void uhci_stop(struct bh_uhci *u);
 void uhci_host_reset(struct bh_uhci *u);

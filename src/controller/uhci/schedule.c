@@ -58,7 +58,7 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	if (idle_lap(w, address))
 		return false;
 	if (!bh_memory_read(&u->guest->memory, address, &raw, sizeof(raw))) {
-		uhci_halt(u, USBSTS_HSE);
+		uhci_bus_error(u);
 		return false;
 	}
 	w->qh_link = bh_get_le32(raw.link);
@@ -89,7 +89,7 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 	if (!w->qh && idle_lap(w, w->link & LINK_ADDRESS))
 		return false;
 	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_INVALID) {
-		uhci_halt(u, USBSTS_HSE);
+		uhci_bus_error(u);
 		return false;
 	}
 	if (w->entries > u->mark)
@@ -110,7 +110,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 	u->counters.walks++;
 	u->unfinished = false;
 	if (!bh_memory_load32(&u->guest->memory, u->frbaseadd + 4 * (frame % FRAME_LIST_SIZE), &w.link)) {
-		uhci_halt(u, USBSTS_HSE);
+		uhci_bus_error(u);
 		return false;
 	}
 	while (on && !(w.link & LINK_T)) {

@@ -245,12 +245,6 @@ const struct bh_source_ops uhci_source_ops = {
 
 /* --- executing ----------------------------------------------------------------------------- */
 
-static enum td_result fatal(struct bh_uhci *u, uint16_t why)
-{
-	uhci_halt(u, why);
-	return TD_FATAL;
-}
-
 /*
  * Isochronous transfers are not served yet: nobody is there. An OUT has no
  * handshake and always succeeds; an IN hears nothing.
@@ -292,8 +286,10 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 		}
 		return TD_WAITS;
 	}
-	if (!token_makes_sense(td->token))
-		return fatal(u, USBSTS_HCPE);
+	if (!token_makes_sense(td->token)) {
+		uhci_process_error(u);
+		return TD_FATAL;
+	}
 	u->current = (struct execution){.td = *td, .qh = qh, .element = *element, .result = TD_WAITS};
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
@@ -304,7 +300,9 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	u->scanned_link = td->link;
 	answer = bh_bus_offer(&u->bus, &token, &d);
 	*element = u->current.element;
-	if (answer == BH_ANSWER_FAULT)
-		return fatal(u, USBSTS_HSE);
+	if (answer == BH_ANSWER_FAULT) {
+		uhci_bus_error(u);
+		return TD_FATAL;
+	}
 	return u->current.result;
 }

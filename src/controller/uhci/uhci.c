@@ -27,6 +27,14 @@
 #define POLL_LONGEST_US 200u
 #define BURST_US        2000u
 
+/*
+ * A virtual machine monitor changes its memory map piece by piece, taking away
+ * before it gives back. For a moment after a change nobody looks at the schedule,
+ * and for longer what cannot be reached is tried again rather than reported.
+ */
+#define MAP_SETTLES_US   2000u
+#define MAP_CHANGING_US  100000u
+
 /* --- interrupts -------------------------------------------------------------------- */
 
 void uhci_update_interrupt(struct bh_uhci *u)
@@ -126,12 +134,25 @@ void uhci_stop(struct bh_uhci *u)
 	run_at(u, bh_bus_deadline(&u->bus));
 }
 
-void uhci_halt(struct bh_uhci *u, uint16_t why)
+static void halt(struct bh_uhci *u, uint16_t why)
 {
-	*(why == USBSTS_HSE ? &u->counters.host_errors : &u->counters.process_errors) += 1;
 	uhci_stop(u);
 	u->usbsts |= why;
 	uhci_update_interrupt(u);
+}
+
+void uhci_process_error(struct bh_uhci *u)
+{
+	u->counters.process_errors++;
+	halt(u, USBSTS_HCPE);
+}
+
+void uhci_bus_error(struct bh_uhci *u)
+{
+	if (u->map_changed && now_us(u) - u->map_changed_us < MAP_CHANGING_US)
+		return; /* the next frame tries again */
+	u->counters.host_errors++;
+	halt(u, USBSTS_HSE);
 }
 
 void uhci_host_reset(struct bh_uhci *u)
@@ -213,6 +234,11 @@ static uint64_t next_deadline(struct bh_uhci *u, uint64_t now)
 	return BH_MIN(deadline, frame);
 }
 
+static bool map_settles(const struct bh_uhci *u, uint64_t now)
+{
+	return u->map_changed && now - u->map_changed_us < MAP_SETTLES_US;
+}
+
 void bh_uhci_run(struct bh_uhci *u)
 {
 	uint64_t now = now_us(u);
@@ -222,6 +248,11 @@ void bh_uhci_run(struct bh_uhci *u)
 	u->run_at_us = UINT64_MAX - 1; /* used up: the next deadline is told in any case */
 	u->poll_us = BH_MIN(u->poll_us * 2, POLL_LONGEST_US);
 	bh_bus_tick(&u->bus, now);
+	if (uhci_running(u) && map_settles(u, now)) {
+		u->in_run = false;
+		run_at(u, u->map_changed_us + MAP_SETTLES_US);
+		return;
+	}
 	if (uhci_running(u) && bh_pci_dma_allowed(&u->pci)) {
 		bool walked;
 
@@ -265,7 +296,14 @@ static void pci_reset(struct bh_pci *p)
 
 static void pci_dma_changed(struct bh_pci *p)
 {
-	uhci_kick(bh_container_of(p, struct bh_uhci, pci));
+	struct bh_uhci *u = bh_container_of(p, struct bh_uhci, pci);
+
+	if (u->map_generation != u->guest->memory.generation) {
+		u->map_generation = u->guest->memory.generation;
+		u->map_changed = true;
+		u->map_changed_us = now_us(u);
+	}
+	uhci_kick(u);
 }
 
 static const struct bh_pci_ops pci_ops = {
