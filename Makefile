@@ -14,8 +14,11 @@ build:             ## compile Bulkhead (installs the packages it needs)
 asan: build
 	@tools/build build/asan -Db_sanitize=address,undefined -Db_lundef=false
 
+# Fetches QEMU and a guest kernel the first time; quick and quiet afterwards.
 lab:
 	@tools/setup test
+	@tools/qemu --prepare
+	@tools/guest
 
 demo: build lab    ## compare QEMU's USB controller with Bulkhead's, in a virtual machine
 	@$(PYTHON) bench/demo.py

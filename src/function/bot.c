@@ -2,14 +2,16 @@
  * USB Mass Storage Class, Bulk-Only Transport 1.0: command, data and status, the
  * thirteen cases, halts and recovery. All of it.
  *
- *            CBW, host and device agree on no data       CBW not valid (6.2.1)
- *   COMMAND -------------------------------------.      both pipes halted until
- *     |  |  |                                     |      Bulk-Only Mass Storage Reset
- *     |  |  '-- CBW, data out --> DATA_OUT --.    |
- *     |  '----- CBW, data in ---> DATA_IN ---|    |
- *     |                            all moved |    |
- *     |                                      v    v
- *     '<---------- CSW sent -----------------STATUS   (the CSW waits for the stream)
+ *        .---- CBW, no data (cases 1-3), or none that is taken (9, 10, 13) ------------.
+ *        |                                                                            |
+ *        |---- CBW, data from host (11, 12) ---> DATA_OUT --- all that is wanted ---->|
+ *        |                                                                            |
+ *     COMMAND -- CBW, data to host (4-8) ------> DATA_IN ---- all that was asked for -|
+ *        ^                                                                            v
+ *        '------------------------- CSW, when the stream has finished ------------ STATUS
+ *
+ *   An invalid CBW (6.2.1) leaves COMMAND as it is, but wedged: both pipes are halted
+ *   until a Bulk-Only Mass Storage Reset (6.6.1).
  *
  *   edge                       function
  *   COMMAND -> DATA_*, STATUS  take_command, begin_data
@@ -37,7 +39,7 @@
  */
 #include "bot.h"
 
-#include <string.h>
+#include <assert.h>
 
 #include <base/bytes.h>
 #include <base/util.h>
@@ -70,6 +72,22 @@ enum { CSW_PASSED = 0, CSW_FAILED = 1, CSW_PHASE_ERROR = 2 };
 
 static const uint8_t zeros[4096];
 
+#define PHASE(p) (1u << BH_BOT_##p)
+
+/* The figure's edges; every phase may also be left by a reset, for COMMAND. */
+static const unsigned allowed[] = {
+	[BH_BOT_COMMAND] = PHASE(DATA_OUT) | PHASE(DATA_IN) | PHASE(STATUS) | PHASE(COMMAND),
+	[BH_BOT_DATA_OUT] = PHASE(STATUS) | PHASE(COMMAND),
+	[BH_BOT_DATA_IN] = PHASE(STATUS) | PHASE(COMMAND),
+	[BH_BOT_STATUS] = PHASE(COMMAND),
+};
+
+static void set_phase(struct bh_bot *b, enum bh_bot_phase to)
+{
+	assert(allowed[b->phase] & 1u << to);
+	b->phase = to;
+}
+
 static struct bh_transfer *first(const struct bh_bot_pipe *p)
 {
 	if (bh_list_empty(&p->transfers))
@@ -83,7 +101,7 @@ static void finish(struct bh_transfer *t, enum bh_status status)
 	bh_transfer_done(t, status, t->actual);
 }
 
-/* After bytes have moved: end the transfer if that was all, or tell the bus. t is not to be touched afterwards. */
+/* Bytes have moved: end the transfer if that was all, or tell the bus. t may be gone afterwards. */
 static void moved(struct bh_transfer *t, bool ended)
 {
 	if (ended || t->actual == t->length)
@@ -114,16 +132,14 @@ static void begin_data(struct bh_bot *b, bool host_in)
 	if (b->phase_error && (device_out || !host_in))
 		b->device_length = 0; /* 8, 10, 13 */
 
-	if (b->host_length == 0)
-		b->phase = BH_BOT_STATUS; /* 1, 2, 3 */
-	else if (host_in)
-		b->phase = BH_BOT_DATA_IN; /* 4 to 8 */
-	else if (b->device_length)
-		b->phase = BH_BOT_DATA_OUT; /* 11, 12 */
-	else
-		b->phase = BH_BOT_STATUS; /* 9, 10, 13 */
-	if (b->phase == BH_BOT_STATUS && b->host_length)
-		b->out.halted = true;
+	if (b->host_length && host_in) {
+		set_phase(b, BH_BOT_DATA_IN); /* 4 to 8 */
+	} else if (b->device_length) {
+		set_phase(b, BH_BOT_DATA_OUT); /* 11, 12 */
+	} else {
+		b->out.halted = b->host_length != 0; /* 9, 10, 13 */
+		set_phase(b, BH_BOT_STATUS);
+	}
 }
 
 /* Set the host's side of the command going. */
@@ -199,7 +215,7 @@ static void take_command(struct bh_bot *b, struct bh_transfer *t)
 
 /* ---- data ---- */
 
-/* DATA_OUT. True if something moved. A last packet with more than was announced is taken, without the surplus. */
+/* DATA_OUT. True if something moved. Of a last packet with more than was announced the surplus is dropped. */
 static bool take_data(struct bh_bot *b, struct bh_transfer *t)
 {
 	uint32_t n = BH_MIN(t->length - t->actual, b->device_length - b->moved);
@@ -214,7 +230,7 @@ static bool take_data(struct bh_bot *b, struct bh_transfer *t)
 		over = t->actual % b->max_packet;
 		if (over)
 			t->actual = BH_MIN(t->length, t->actual + b->max_packet - over);
-		b->phase = BH_BOT_STATUS;
+		set_phase(b, BH_BOT_STATUS);
 		if (b->device_length < b->host_length)
 			b->out.halted = true; /* 11 */
 	}
@@ -259,7 +275,7 @@ static bool give_data(struct bh_bot *b, struct bh_transfer *t)
 		return false;
 	ended = b->moved == b->host_length && b->moved % b->max_packet; /* a short packet */
 	if (b->moved == b->host_length)
-		b->phase = BH_BOT_STATUS;
+		set_phase(b, BH_BOT_STATUS);
 	moved(t, ended);
 	return true;
 }
@@ -318,7 +334,7 @@ static void give_status(struct bh_bot *b, struct bh_transfer *t)
 	s.bCSWStatus = conclude(b);
 	bh_transfer_write(t, t->actual, &s, sizeof(s));
 	t->actual += (uint32_t)sizeof(s);
-	b->phase = BH_BOT_COMMAND;
+	set_phase(b, BH_BOT_COMMAND);
 	moved(t, true);
 }
 
@@ -398,7 +414,7 @@ void bh_bot_cancel(struct bh_bot *b, struct bh_transfer *t)
 void bh_bot_recover(struct bh_bot *b)
 {
 	bh_stream_drop(b->stream);
-	b->phase = BH_BOT_COMMAND;
+	set_phase(b, BH_BOT_COMMAND);
 	b->wedged = false;
 	b->counters.resets++;
 	bh_bot_run(b);
@@ -415,7 +431,7 @@ static void cancel_all(struct bh_bot_pipe *p)
 void bh_bot_reset(struct bh_bot *b)
 {
 	bh_stream_drop(b->stream);
-	b->phase = BH_BOT_COMMAND;
+	set_phase(b, BH_BOT_COMMAND);
 	b->wedged = false;
 	b->out.halted = false;
 	b->in.halted = false;

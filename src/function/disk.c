@@ -49,7 +49,6 @@ struct disk {
 	struct bh_scsi scsi;
 	struct bh_stream stream;
 	struct bh_bot bot;
-	struct bh_disk_counters counters; /* as last asked for */
 
 	/* the end */
 	bool closing, flushing;
@@ -65,7 +64,7 @@ static struct disk *to_disk(struct bh_device *d)
 
 static const struct disk *to_const_disk(const struct bh_device *d)
 {
-	return (const struct disk *)(const void *)((const char *)d - offsetof(struct disk, device));
+	return bh_container_of(d, struct disk, device);
 }
 
 /* ---- the end: see bh_disk_close() ---- */
@@ -163,7 +162,9 @@ static size_t device_descriptor(const struct disk *d, uint8_t *p)
 /* 9.6.2: what would be different at the other speed, which is the packet size only. */
 static size_t qualifier_descriptor(const struct disk *d, uint8_t *p)
 {
-	const uint8_t bytes[] = {10, DESCRIPTOR_QUALIFIER, LE16(0x0200), 0, 0, 0, d->device.control_max_packet, 1, 0};
+	const uint8_t bytes[] = {
+		10, DESCRIPTOR_QUALIFIER, LE16(0x0200), 0, 0, 0, d->device.control_max_packet, 1, 0,
+	};
 
 	memcpy(p, bytes, sizeof(bytes));
 	return sizeof(bytes);
@@ -429,7 +430,8 @@ static void disk_set_configuration(struct bh_device *device, uint8_t value, stru
 	settle(d);
 }
 
-static void disk_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
+static void disk_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate,
+                               struct bh_transfer *t)
 {
 	struct disk *d = to_disk(device);
 
@@ -456,12 +458,12 @@ static void disk_clear_halt(struct bh_device *device, uint8_t endpoint, struct b
 	settle(d);
 }
 
-const struct bh_disk_counters *bh_disk_counters(const struct bh_device *device)
+struct bh_disk_counters bh_disk_counters(const struct bh_device *device)
 {
-	struct disk *d = (struct disk *)(uintptr_t)to_const_disk(device);
+	const struct disk *d = to_const_disk(device);
 	const struct bh_bot_counters *c = &d->bot.counters;
 
-	d->counters = (struct bh_disk_counters){
+	return (struct bh_disk_counters){
 		.commands = c->commands,
 		.bytes_read = c->bytes_read,
 		.bytes_written = c->bytes_written,
@@ -472,7 +474,6 @@ const struct bh_disk_counters *bh_disk_counters(const struct bh_device *device)
 		.invalid_cbws = c->invalid_cbws,
 		.resets = c->resets,
 	};
-	return &d->counters;
 }
 
 const char *bh_disk_serial(const struct bh_device *device)
@@ -513,7 +514,7 @@ static void derive_serial(const char *path, char serial[SERIAL_MAX + 1])
 static int check_config(const struct bh_disk_config *c, char *error, size_t error_size)
 {
 	if (!c->path || !*c->path)
-		return invalid(error, error_size, "", "no file named; give one with path=FILE");
+		return invalid(error, error_size, "", "no file named; give one with file=FILE");
 	if (c->block_size && c->block_size != 512 && c->block_size != 4096)
 		return invalid(error, error_size, c->path, "the block size has to be 512 or 4096");
 	if (c->speed != BH_SPEED_FULL && c->speed != BH_SPEED_HIGH)
@@ -524,8 +525,8 @@ static int check_config(const struct bh_disk_config *c, char *error, size_t erro
 	return 0;
 }
 
-static int check_size(const struct bh_disk_config *c, const struct bh_block *block, unsigned block_size, char *error,
-                      size_t error_size)
+static int check_size(const struct bh_disk_config *c, const struct bh_block *block, unsigned block_size,
+                      char *error, size_t error_size)
 {
 	unsigned long long size = block->size;
 
@@ -534,8 +535,8 @@ static int check_size(const struct bh_disk_config *c, const struct bh_block *blo
 	if (size % block_size == 0)
 		return 0;
 	snprintf(error, error_size,
-	         "disk '%s': its size, %llu bytes, is not a multiple of %u; extend it (truncate -s %%%u FILE)%s", c->path,
-	         size, block_size, block_size, size % 512 == 0 ? " or use block-size=512" : "");
+	         "disk '%s': its size, %llu bytes, is not a multiple of %u; extend it (truncate -s %%%u FILE)%s",
+	         c->path, size, block_size, block_size, size % 512 == 0 ? " or use block=512" : "");
 	return -EINVAL;
 }
 

@@ -362,7 +362,7 @@ static void append_block_descriptor(struct bh_scsi *s, bool is_long)
 	}
 }
 
-/* MODE SENSE(6) and (10): header, block descriptor, pages; lengths are of the whole, not of what was asked for. */
+/* MODE SENSE(6) and (10): header, block descriptor, pages. Lengths are the whole's, not what was asked for. */
 static void mode_sense(struct bh_scsi *s, const uint8_t *cdb, struct bh_scsi_plan *plan)
 {
 	bool six = cdb[0] == MODE_SENSE_6;
@@ -586,7 +586,8 @@ static void no_such_unit(struct bh_scsi *s, const uint8_t *cdb, size_t length, s
 	}
 }
 
-void bh_scsi_command(struct bh_scsi *s, uint8_t lun, const uint8_t *cdb, size_t length, struct bh_scsi_plan *ret)
+void bh_scsi_command(struct bh_scsi *s, uint8_t lun, const uint8_t *cdb, size_t length,
+                     struct bh_scsi_plan *ret)
 {
 	const struct command *c = find(cdb[0]);
 

@@ -65,7 +65,8 @@ void bh_scsi_init(struct bh_scsi *s);
 void bh_scsi_reset(struct bh_scsi *s);
 
 /* Decide on a command. cdb has length bytes, at most BH_SCSI_CDB_MAX; any bytes. */
-void bh_scsi_command(struct bh_scsi *s, uint8_t lun, const uint8_t *cdb, size_t length, struct bh_scsi_plan *ret);
+void bh_scsi_command(struct bh_scsi *s, uint8_t lun, const uint8_t *cdb, size_t length,
+                     struct bh_scsi_plan *ret);
 
 /*
  * The plan was carried out; error is 0 or a negative errno, moved how many bytes

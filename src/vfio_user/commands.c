@@ -199,6 +199,7 @@ static int reset(struct bh_vfio_user *v, const struct request *q)
 {
 	(void)q;
 	bh_pci_reset(v->function);
+	v->irqs[VFU_IRQ_MSI].pending = false;
 	return 0;
 }
 

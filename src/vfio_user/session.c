@@ -476,7 +476,7 @@ bool bh_vfio_user_wants_write(const struct bh_vfio_user *v)
 
 void bh_vfio_user_detach(struct bh_vfio_user *v)
 {
-	if (v->fd >= 0)
+	if (v && v->fd >= 0)
 		let_go(v, 0, NULL);
 }
 

@@ -119,10 +119,10 @@ def test_read_only(start, image):
 
 
 def test_serial_number(start):
-    server = start(device=",serial=BH-0042")
+    server = start(device=",serial=0123456789ABCDEF")
     with server.guest() as g:
         device = uhci.Uhci(g).enumerate()
-        assert device.string(device.descriptor[16]) == "BH-0042"
+        assert device.string(device.descriptor[16]) == "0123456789ABCDEF"
 
 
 def test_read_only_file_served_read_only(start, image):

@@ -85,10 +85,11 @@ static void test_session(void **state)
 	o = rw10(&r, 0x28, 0, 1000, 240, b, sizeof(b));
 	assert_int_equal(o.status, 0);
 	assert_memory_equal(a, b, sizeof(a));
-	assert_int_equal(bh_disk_counters(r.device)->commands, 6);
-	assert_int_equal(bh_disk_counters(r.device)->bytes_read, sizeof(a));
-	assert_int_equal(bh_disk_counters(r.device)->bytes_written, sizeof(a));
-	assert_int_equal(bh_disk_counters(r.device)->flushes, 1);
+	assert_int_equal(bh_disk_counters(r.device).commands, 6);
+	assert_int_equal(bh_disk_counters(r.device).bytes_read, sizeof(a));
+	assert_int_equal(bh_disk_counters(r.device).bytes_written, sizeof(a));
+	assert_int_equal(bh_disk_counters(r.device).flushes, 1);
+	assert_int_equal(rw10(&r, 0x2a, 0, 0, 1, b, 512).status, 0); /* flushed by closing */
 	assert_int_equal(rig_close(&r), 0);
 
 	fd = open(c.path, O_RDONLY | O_CLOEXEC);
@@ -155,13 +156,13 @@ static void test_refusals(void **state)
 	refused(&c, EINVAL, "neither");
 	unlink(c.path);
 	c.path = NULL;
-	refused(&c, EINVAL, "path=");
+	refused(&c, EINVAL, "file=");
 
 	c.path = image(512 * 3 + 1);
 	refused(&c, EINVAL, "not a multiple of 512");
 	image(512 * 9);
 	c.block_size = 4096;
-	refused(&c, EINVAL, "block-size=512");
+	refused(&c, EINVAL, "block=512");
 	c.block_size = 1024;
 	refused(&c, EINVAL, "512 or 4096");
 	c.block_size = 0;

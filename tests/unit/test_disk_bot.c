@@ -60,12 +60,11 @@ static void test_thirteen_cases(void **state)
 			r.cut = cut;
 			r.fake->bytes[512] = 0xbb;
 			memset(data, 0xaa, sizeof(data));
-			o = command(&r, cdbs[rows[i].cdb], cdbs[rows[i].cdb][0] == 0x12 ? 6 : 10, rows[i].flags, data,
-			            rows[i].host);
+			o = command(&r, cdbs[rows[i].cdb], 10, rows[i].flags, data, rows[i].host);
 			if (o.data != rows[i].data || o.moved != rows[i].moved || o.status != rows[i].status ||
 			    o.residue != rows[i].residue)
-				fail_msg("row %zu, case %d: data %d of %u, status %u, residue %u", i, rows[i].number, o.data,
-				         o.moved, o.status, o.residue);
+				fail_msg("row %zu, case %d: data %d of %u, status %u, residue %u", i,
+				         rows[i].number, o.data, o.moved, o.status, o.residue);
 			assert_int_equal(r.fake->bytes[512], rows[i].written ? 0xaa : 0xbb);
 			if (rows[i].cdb == READ && rows[i].flags == HOST_IN && rows[i].host) {
 				assert_int_equal(data[0], 0xbb);
@@ -111,8 +110,8 @@ static void test_invalid_cbw(void **state)
 		recover(&r);
 		assert_int_equal(command(&r, CDB(0x12, 0, 0, 0, 36, 0), HOST_IN, data, 36).status, 0);
 	}
-	assert_int_equal(bh_disk_counters(r.device)->invalid_cbws, BH_COUNT(lengths));
-	assert_int_equal(bh_disk_counters(r.device)->resets, BH_COUNT(lengths));
+	assert_int_equal(bh_disk_counters(r.device).invalid_cbws, BH_COUNT(lengths));
+	assert_int_equal(bh_disk_counters(r.device).resets, BH_COUNT(lengths));
 
 	/* a port reset helps as well */
 	bulk(&r, OUT, cbw, 30, &actual);
@@ -127,13 +126,73 @@ static void test_invalid_cbw(void **state)
 	assert_int_equal(rig_close(&r), 0);
 }
 
+/* A wrapper is a packet, not a transfer: the first of three is taken, the others find the pipe halted. */
+static void test_wrapper_is_a_packet(void **state)
+{
+	struct rig r = rig_fake(SIZE, NULL);
+	uint8_t bytes[64 + 64 + 31] = {0}, data[512] = {0};
+	struct outcome o;
+	struct flight f;
+	uint32_t actual;
+
+	(void)state;
+	assert_int_equal(bulk(&r, OUT, bytes, sizeof(bytes), &actual), BH_STALL);
+	assert_int_equal(actual, 64);
+	recover(&r);
+
+	/* a short packet in the middle shifts the rest: of the last packet 28 bytes count, and it is taken whole */
+	send_cbw(&r, 512, HOST_OUT, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0));
+	assert_int_equal(bulk(&r, OUT, data, 100, &actual), BH_SUCCESS);
+	assert_int_equal(bulk(&r, OUT, data, 448, &actual), BH_SUCCESS);
+	assert_int_equal(actual, 448);
+	get_csw(&r, &o);
+	assert_int_equal(o.status, 0);
+	assert_int_equal(o.residue, 0);
+
+	/* data, and the next wrapper behind it, in one transfer: that waits for the status */
+	send_cbw(&r, 512, HOST_OUT, CDB(0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0));
+	launch(&r, &f, OUT, (uint8_t[512 + 31]){1, 2, 3}, 512 + 31);
+	while (f.transfer.actual < 512)
+		work(&r);
+	assert_false(f.done);
+	get_csw(&r, &o);
+	assert_int_equal(o.status, 0);
+	assert_true(f.done); /* and was no wrapper: zeros */
+	assert_int_equal(bulk(&r, IN, data, 64, &actual), BH_STALL);
+	assert_int_equal(rig_close(&r), 0);
+}
+
+/* What was written before a reset is read after it, in whatever order the host's disk would have it. */
+static void test_reads_follow_writes(void **state)
+{
+	static uint8_t a[300 * 1024], b[512];
+
+	(void)state;
+	memset(a, 6, sizeof(a));
+	for (uint32_t random = 1; random < 20; random++) {
+		struct rig r = rig_fake(SIZE, NULL);
+		struct flight f;
+
+		r.fake->cached = random % 2;
+		r.fake->random = random;
+		send_cbw(&r, 1 << 20, HOST_OUT, CDB(0x2a, 0, 0, 0, 0, 0, 0, 8, 0, 0));
+		launch(&r, &f, OUT, a, sizeof(a));
+		recover(&r);
+		assert_int_equal(rw10(&r, 0x28, 0, 0, 1, b, sizeof(b)).status, 0);
+		assert_int_equal(b[0], 6);
+		assert_int_equal(rig_close(&r), 0);
+	}
+}
+
 /* Valid, but no command: fails, and needs no recovery. */
 static void test_meaningless_cbw(void **state)
 {
 	static const struct {
 		uint8_t at, value;
 		uint32_t sense;
-	} rows[] = {{12, 0x40, 0x52000}, {13, 0x10, 0x52000}, {14, 0, 0x52000}, {14, 17, 0x52000}, {13, 1, 0x52500}};
+	} rows[] = {
+		{12, 0x40, 0x52000}, {13, 0x10, 0x52000}, {14, 0, 0x52000}, {14, 17, 0x52000}, {13, 1, 0x52500},
+	};
 	struct rig r = rig_fake(SIZE, NULL);
 
 	(void)state;
@@ -191,7 +250,7 @@ static void test_read_error(void **state)
 		assert_int_equal(data[600 * 512], 0);
 		assert_int_equal(data[(4096 - 100) * 512 - 1], 0);
 		assert_int_equal(sense(&r), 0x31100);
-		assert_int_equal(bh_disk_counters(r.device)->io_errors, 1);
+		assert_int_equal(bh_disk_counters(r.device).io_errors, 1);
 		assert_int_equal(rw10(&r, 0x28, 0, 0, 8, data, 4096).status, 0);
 		assert_int_equal(rig_close(&r), 0);
 	}
@@ -417,6 +476,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_thirteen_cases),
 		cmocka_unit_test(test_invalid_cbw),
+		cmocka_unit_test(test_wrapper_is_a_packet),
+		cmocka_unit_test(test_reads_follow_writes),
 		cmocka_unit_test(test_meaningless_cbw),
 		cmocka_unit_test(test_readonly),
 		cmocka_unit_test(test_read_error),

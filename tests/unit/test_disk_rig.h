@@ -380,8 +380,8 @@ static inline struct outcome command(struct rig *r, const uint8_t *cdb, uint8_t 
 #define CDB(...) (const uint8_t[]){__VA_ARGS__}, (uint8_t)sizeof((const uint8_t[]){__VA_ARGS__})
 
 /* READ(10) or WRITE(10). */
-static inline struct outcome rw10(struct rig *r, uint8_t opcode, uint8_t byte1, uint32_t lba, uint16_t blocks, void *data,
-                                  uint32_t length)
+static inline struct outcome rw10(struct rig *r, uint8_t opcode, uint8_t byte1, uint32_t lba, uint16_t blocks,
+                                  void *data, uint32_t length)
 {
 	const uint8_t cdb[10] = {opcode, byte1, (uint8_t)(lba >> 24), (uint8_t)(lba >> 16), (uint8_t)(lba >> 8),
 	                         (uint8_t)lba, 0, (uint8_t)(blocks >> 8), (uint8_t)blocks, 0};

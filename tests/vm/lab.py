@@ -52,7 +52,10 @@ def scratch(prefix="lab-"):
     """A directory of our own for disk images, under build/, for /tmp may be small."""
     parent = LAB / "tmp"
     parent.mkdir(parents=True, exist_ok=True)
-    path = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    for old in parent.glob("*-pid*-*"):  # of runs that were killed
+        if not pathlib.Path("/proc", old.name.split("-pid")[1].split("-")[0]).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    path = pathlib.Path(tempfile.mkdtemp(prefix=f"{prefix}pid{os.getpid()}-", dir=parent))
     try:
         yield path
     finally:

@@ -12,7 +12,7 @@
 #include <base/bytes.h>
 
 /* Entries of a schedule beyond which nothing is looked at in a frame: more than any real one has. */
-#define LONGEST_WALK 16384u
+#define LONGEST_WALK 8192u
 
 struct walk {
 	uint32_t link;  /* what is visited next */

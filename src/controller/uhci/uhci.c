@@ -321,6 +321,7 @@ struct bh_uhci *bh_uhci_create(struct bh_guest *guest, const struct bh_uhci_conf
 		return NULL;
 	u->guest = guest;
 	u->config = *config;
+	u->map_generation = guest->memory.generation;
 	u->source.ops = &uhci_source_ops;
 	u->poll_us = POLL_FIRST_US;
 	u->run_at_us = UINT64_MAX;

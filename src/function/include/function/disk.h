@@ -63,7 +63,7 @@ int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, 
  */
 void bh_disk_close(struct bh_device *device, void (*closed)(void *data, int error), void *data);
 
-const struct bh_disk_counters *bh_disk_counters(const struct bh_device *device);
+struct bh_disk_counters bh_disk_counters(const struct bh_device *device);
 
 /* The serial number in use; valid as long as the device. */
 const char *bh_disk_serial(const struct bh_device *device);

@@ -96,7 +96,7 @@ int bh_vfio_user_writable(struct bh_vfio_user *v);
  */
 int bh_vfio_user_check(struct bh_vfio_user *v);
 
-/* Lets the client go, if there is one. */
+/* Lets the client go, if there is one. NULL is fine. */
 void bh_vfio_user_detach(struct bh_vfio_user *v);
 
 const struct bh_vfio_user_counters *bh_vfio_user_counters(const struct bh_vfio_user *v);

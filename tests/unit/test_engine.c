@@ -1,0 +1,858 @@
+/*
+ * The batch engine: figure 5 edge by edge, every end of SCAN, who is charged with
+ * which outcome, and every change of mind.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "../../src/batch/internal.h"
+#include "fake_source.h"
+
+static struct fake fake;
+static struct bh_destination *const dest = &fake.destination;
+
+static void state_is(enum bh_state s)
+{
+	assert_string_equal(bh_state_name(dest->state), bh_state_name(s));
+	bh_destination_check(dest);
+}
+
+static void retired(unsigned i, enum bh_status status, uint32_t actual)
+{
+	assert_true(fake.list[i].retired);
+	assert_string_equal(bh_status_name(fake.list[i].status), bh_status_name(status));
+	assert_int_equal(fake.list[i].actual, actual);
+}
+
+static int finish(void **state)
+{
+	(void)state;
+	fake_finish(&fake);
+	assert_int_equal(fake.engine.counters.memory, 0);
+	return 0;
+}
+
+/* --- figure 5 ------------------------------------------------------------------------- */
+
+/* Brings a fresh OUT destination with four packets into a state. */
+static void bring_to(enum bh_state s)
+{
+	fake_init(&fake, false, 4);
+	if (s == BH_IDLE)
+		return;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	if (s == BH_DATA)
+		bh_destination_complete(dest, BH_SUCCESS, 256);
+	if (s == BH_FAILURE) {
+		bh_destination_complete(dest, BH_SUCCESS, 256);
+		fake.list[0].data[5] ^= 1;
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		fake.list[0].active = true;
+		fake.list[0].retired = false;
+		fake.head = 0;
+	}
+	state_is(s);
+}
+
+enum input { A, B_ALL, B_NOTHING_CANCELLED, B_CHANGED_TAKEN, C };
+
+static void give(enum input input)
+{
+	switch (input) {
+	case A:
+		fake_offer(&fake);
+		break;
+	case B_ALL:
+		bh_destination_complete(dest, BH_SUCCESS, 256);
+		break;
+	case B_NOTHING_CANCELLED:
+		fake.engine.frame += 32;
+		bh_engine_frame(&fake.engine, fake.engine.frame);
+		bh_destination_complete(dest, BH_CANCELLED, 0);
+		break;
+	case B_CHANGED_TAKEN:
+		fake.list[0].data[0] ^= 0xff;
+		fake_offer(&fake);
+		bh_destination_complete(dest, BH_CANCELLED, 128);
+		break;
+	case C:
+		bh_destination_reset(dest);
+		break;
+	}
+}
+
+/* Every (state, input) of the figure, and where it leads. */
+static const struct edge {
+	enum bh_state from;
+	enum input input;
+	enum bh_state to;
+} edges[] = {
+	{BH_IDLE, A, BH_WAIT},
+	{BH_IDLE, C, BH_IDLE},
+	{BH_WAIT, A, BH_WAIT},
+	{BH_WAIT, B_ALL, BH_DATA},
+	{BH_WAIT, B_NOTHING_CANCELLED, BH_IDLE},
+	{BH_WAIT, B_CHANGED_TAKEN, BH_FAILURE},
+	{BH_WAIT, C, BH_WAIT}, /* DEVIATION [0091]: until the cancelled transfer has ended */
+	{BH_DATA, A, BH_DATA}, /* three packets are left */
+	{BH_DATA, C, BH_IDLE},
+	{BH_FAILURE, A, BH_FAILURE},
+	{BH_FAILURE, C, BH_IDLE},
+};
+
+static void figure_5_edge(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < BH_COUNT(edges); i++) {
+		bring_to(edges[i].from);
+		give(edges[i].input);
+		state_is(edges[i].to);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void figure_5_answers(void **state)
+{
+	(void)state;
+	bring_to(BH_IDLE);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY); /* [0090] A: busy */
+	assert_int_equal(fake.starts, 1);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY); /* [0091] A: busy */
+	assert_int_equal(fake.starts, 1);
+	bh_destination_complete(dest, BH_SUCCESS, 256);
+	assert_int_equal(fake.ready, 1);
+	for (unsigned i = 0; i < 4; i++) {
+		state_is(BH_DATA);
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		retired(i, BH_SUCCESS, 64);
+	}
+	state_is(BH_IDLE); /* [0092]: the last one leads back */
+	fake_finish(&fake);
+
+	bring_to(BH_FAILURE);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(0, BH_NO_RESPONSE, 0); /* [0093] A: no response */
+	assert_int_equal(fake.fails, 1);
+}
+
+static void figure_5_has_no_other_edges(void **state)
+{
+	static const bool in_figure[BH_STATE_COUNT][BH_STATE_COUNT] = {
+		[BH_IDLE] = {[BH_WAIT] = true},
+		[BH_WAIT] = {[BH_IDLE] = true, [BH_DATA] = true, [BH_FAILURE] = true},
+		[BH_DATA] = {[BH_IDLE] = true, [BH_FAILURE] = true},
+		[BH_FAILURE] = {[BH_IDLE] = true},
+	};
+
+	(void)state;
+	fake_init(&fake, false, 1);
+	for (int from = 0; from < BH_STATE_COUNT; from++)
+		for (int to = 0; to < BH_STATE_COUNT; to++)
+			assert_int_equal(bh_transition_allowed((enum bh_state)from, (enum bh_state)to), in_figure[from][to]);
+}
+
+static void reset_while_waiting_starts_nothing_until_completion(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	bh_destination_reset(dest);
+	assert_int_equal(fake.cancels, 1);
+	bh_destination_reset(dest); /* once is enough */
+	assert_int_equal(fake.cancels, 1);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 1);
+	bh_destination_complete(dest, BH_SUCCESS, 256); /* it ended before the cancel took effect */
+	state_is(BH_IDLE);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY); /* nothing is kept: it is sent again */
+	assert_int_equal(fake.starts, 2);
+}
+
+static void completion_inside_issue_answers_at_once(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 4);
+	fake.complete_at_once = true;
+	fake.at_once_actual = 256;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(0, BH_SUCCESS, 64);
+	assert_int_equal(fake.ready, 0);
+}
+
+/* --- SCAN ------------------------------------------------------------------------------ */
+
+static void scan_ends(bool in, enum bh_scan_end why, uint32_t taken)
+{
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.count, taken);
+	for (int i = 0; i < BH_SCAN_END_COUNT; i++)
+		assert_int_equal(fake.engine.counters.scan_end[i], i == (int)why);
+	assert_int_equal(dest->batch.length, in ? taken * FAKE_PACKET : dest->batch.length);
+}
+
+static void plain_list(bool in)
+{
+	fake_init(&fake, in, 8);
+	fake.list[7].d.notify = false;
+}
+
+static void scan_end_of_every_kind(void **state)
+{
+	(void)state;
+	for (int in = 0; in < 2; in++) {
+		for (int why = 0; why < BH_SCAN_END_COUNT; why++) {
+			uint32_t taken = 4;
+
+			plain_list(in);
+			switch ((enum bh_scan_end)why) {
+			case BH_SCAN_LIST:
+				taken = 8;
+				break;
+			case BH_SCAN_SUBLIST:
+				fake.list[3].then = BH_FOUND_SUBLIST;
+				break;
+			case BH_SCAN_NOTIFY:
+				fake.list[3].d.notify = true;
+				break;
+			case BH_SCAN_SHORT:
+				fake.list[3].d.length = 63;
+				break;
+			case BH_SCAN_DESTINATION:
+				fake.list[4].d.destination = 9;
+				break;
+			case BH_SCAN_DIRECTION:
+				fake.list[4].d.in = !in;
+				fake.list[4].d.destination = 6;
+				break;
+			case BH_SCAN_TOGGLE:
+				fake.list[4].d.toggle = fake.list[3].d.toggle;
+				break;
+			case BH_SCAN_INACTIVE:
+				fake.list[4].active = false;
+				break;
+			case BH_SCAN_RING:
+				fake.list[7].then = BH_FOUND; /* back to the first */
+				taken = 8;
+				break;
+			case BH_SCAN_BYTES:
+				fake.engine.config.max_batch_bytes = 4 * FAKE_PACKET + 1;
+				break;
+			case BH_SCAN_DESCRIPTORS:
+				fake.engine.config.max_batch_descriptors = 4;
+				break;
+			case BH_SCAN_MEMORY:
+				fake.engine.config.max_bytes = 1;
+				taken = 1;
+				break;
+			case BH_SCAN_INVALID:
+				fake.list[3].then = BH_FOUND_INVALID;
+				break;
+			case BH_SCAN_END_COUNT:
+				break;
+			}
+			scan_ends(in, (enum bh_scan_end)why, taken);
+			fake_finish(&fake);
+		}
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void scan_does_not_end_at_stop_on_short(void **state)
+{
+	(void)state;
+	plain_list(true);
+	for (unsigned i = 0; i < 8; i++)
+		fake.list[i].d.stop_on_short = true;
+	scan_ends(true, BH_SCAN_LIST, 8);
+}
+
+static void scan_stops_before_data_that_cannot_be_read(void **state)
+{
+	(void)state;
+	plain_list(false);
+	fake.list[2].broken = true;
+	scan_ends(false, BH_SCAN_INVALID, 2);
+	bh_destination_complete(dest, BH_SUCCESS, 128);
+	fake_offer(&fake);
+	fake_offer(&fake);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_FAULT); /* its turn: a bus error now */
+	state_is(BH_IDLE);
+}
+
+static void scan_copies_data_in_order(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 4);
+	fake.list[3].d.length = 10;
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.length, 202);
+	for (unsigned i = 0; i < 4; i++)
+		assert_memory_equal(dest->batch.data + 64 * i, fake.list[i].data, fake.list[i].d.length);
+}
+
+static void many_descriptors_do_not_repeat_and_memory_is_counted(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, FAKE_MAX);
+	scan_ends(false, BH_SCAN_NOTIFY, FAKE_MAX);
+	assert_true(fake.engine.counters.memory >= FAKE_MAX * FAKE_PACKET);
+	assert_int_equal(fake.engine.counters.memory_peak, fake.engine.counters.memory);
+}
+
+static void packet_at_a_time(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 4);
+	fake.engine.config.max_batch_descriptors = 1;
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+		assert_int_equal(dest->batch.count, 1);
+		bh_destination_complete(dest, BH_SUCCESS, 64);
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		retired(i, BH_SUCCESS, 64);
+	}
+	assert_int_equal(fake.starts, 4);
+}
+
+static void packet_larger_than_the_endpoint_is_not_answered(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 2);
+	fake.list[0].d.length = 65;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(0, BH_NO_RESPONSE, 0);
+	assert_int_equal(fake.starts, 0);
+}
+
+/* --- outcomes: OUT ----------------------------------------------------------------------- */
+
+/* Offers until busy or the end; how many were retired. */
+static unsigned replay(void)
+{
+	unsigned n = 0, starts = fake.starts;
+
+	while (n < fake.count && !fake.list[fake.head].retired && fake_offer(&fake) == BH_ANSWER_RETIRED) {
+		n++;
+		if (fake.starts != starts)
+			break;
+	}
+	return n;
+}
+
+static void out_failure_is_charged_to_the_packet_it_hit(void **state)
+{
+	static const enum bh_status failures[] = {BH_STALL, BH_BABBLE, BH_NO_RESPONSE, BH_BUS_ERROR};
+
+	(void)state;
+	for (size_t f = 0; f < BH_COUNT(failures); f++) {
+		for (uint32_t actual = 0; actual < 256; actual += 32) {
+			unsigned good = actual / 64;
+
+			fake_init(&fake, false, 4);
+			fake_offer(&fake);
+			bh_destination_complete(dest, failures[f], actual);
+			for (unsigned i = 0; i <= good; i++)
+				assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+			for (unsigned i = 0; i < good; i++)
+				retired(i, BH_SUCCESS, 64);
+			retired(good, failures[f], 0);
+			for (unsigned i = good + 1; i < 4; i++)
+				assert_false(fake.list[i].retired);
+			state_is(BH_IDLE);
+			fake_finish(&fake);
+		}
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void out_failure_uses_the_records_lengths(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 3);
+	fake.list[2].d.length = 7;
+	fake_offer(&fake);
+	bh_destination_complete(dest, BH_STALL, 134); /* all but one byte of the last */
+	assert_int_equal(replay(), 3);
+	retired(1, BH_SUCCESS, 64);
+	retired(2, BH_STALL, 0);
+}
+
+static void out_zero_length_packet(void **state)
+{
+	(void)state;
+	for (int failed = 0; failed < 2; failed++) {
+		fake_init(&fake, false, 3);
+		fake.list[2].d.length = 0;
+		fake_offer(&fake);
+		assert_true(dest->batch.zero_packet);
+		assert_int_equal(dest->batch.length, 128);
+		bh_destination_complete(dest, failed ? BH_STALL : BH_SUCCESS, 128);
+		assert_int_equal(replay(), 3);
+		retired(1, BH_SUCCESS, 64);
+		retired(2, failed ? BH_STALL : BH_SUCCESS, 0);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+	fake.list[0].d.length = 0;
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.length, 0);
+	assert_false(dest->batch.zero_packet); /* it is all there is */
+	bh_destination_complete(dest, BH_SUCCESS, 0);
+	assert_int_equal(replay(), 1);
+}
+
+static void out_cannot_succeed_in_part(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	bh_destination_complete(dest, BH_SUCCESS, 100);
+	assert_int_equal(replay(), 2);
+	retired(0, BH_SUCCESS, 64);
+	retired(1, BH_BUS_ERROR, 0);
+}
+
+/* --- outcomes: IN ------------------------------------------------------------------------- */
+
+static void in_completes(unsigned descriptors, enum bh_status status, uint32_t actual)
+{
+	fake_init(&fake, true, descriptors);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	for (uint32_t i = 0; i < actual; i++)
+		dest->batch.data[i] = (uint8_t)(i * 3 + 1);
+	bh_destination_complete(dest, status, actual);
+}
+
+static void in_data_is_handed_out_in_packets(void **state)
+{
+	(void)state;
+	in_completes(4, BH_SUCCESS, 256);
+	assert_int_equal(replay(), 4);
+	for (unsigned i = 0; i < 4; i++) {
+		retired(i, BH_SUCCESS, 64);
+		for (unsigned j = 0; j < 64; j++)
+			assert_int_equal(fake.list[i].data[j], (uint8_t)((64 * i + j) * 3 + 1));
+	}
+	state_is(BH_IDLE);
+}
+
+static void in_short_packet_ends_the_outcome(void **state)
+{
+	(void)state;
+	in_completes(4, BH_SUCCESS, 100);
+	fake_offer(&fake);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(1, BH_SUCCESS, 36);
+	state_is(BH_IDLE);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY); /* the third is another transfer's */
+	assert_int_equal(fake.starts, 2);
+}
+
+static void in_zero_length_packet_is_not_lost(void **state)
+{
+	(void)state;
+	in_completes(4, BH_SUCCESS, 128);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	state_is(BH_DATA);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(2, BH_SUCCESS, 0);
+	state_is(BH_IDLE);
+}
+
+static void in_failure_comes_after_the_data(void **state)
+{
+	(void)state;
+	in_completes(4, BH_STALL, 128);
+	assert_int_equal(replay(), 3);
+	retired(0, BH_SUCCESS, 64);
+	retired(1, BH_SUCCESS, 64);
+	retired(2, BH_STALL, 0);
+	assert_false(fake.list[3].retired);
+}
+
+static void in_packet_larger_than_the_room_is_babble(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 1);
+	fake.list[0].d.length = 13;
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.length, 64); /* a whole device packet is asked for */
+	memset(dest->batch.data, 0xaa, 64);
+	bh_destination_complete(dest, BH_SUCCESS, 20);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(0, BH_BABBLE, 0);
+	assert_int_equal(fake.list[0].data[0], 0); /* nothing reached the guest */
+}
+
+static void retire_refused_loses_nothing(void **state)
+{
+	(void)state;
+	in_completes(2, BH_SUCCESS, 128);
+	fake.refuse_retire = true;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_CHANGED);
+	fake.refuse_retire = false;
+	assert_int_equal(replay(), 2);
+	assert_int_equal(fake.list[1].data[0], (uint8_t)(64 * 3 + 1));
+}
+
+/* --- the guest changes its mind ---------------------------------------------------------------- */
+
+static void changed_byte_cancels_and_sends_anew(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	fake.list[0].data[63] ^= 1;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 1);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 1); /* nothing new before the old one has ended */
+	bh_destination_complete(dest, BH_CANCELLED, 0);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 2);
+	assert_memory_equal(dest->batch.data, fake.list[0].data, 64);
+	assert_int_equal(fake.engine.counters.mismatches, 1);
+}
+
+/* What "exact" has to notice, of the head and of the others in turn. */
+static void every_change_is_noticed_within_bounded_retries(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 5; what++) {
+		for (unsigned which = 0; which < 32; which += 31) {
+			unsigned retries = 0;
+
+			fake_init(&fake, false, 32);
+			fake_offer(&fake);
+			switch (what) {
+			case 0:
+				fake.list[which].data[0] ^= 1;
+				break;
+			case 1:
+				fake.list[which].d.buffer += 64;
+				break;
+			case 2:
+				fake.list[which].d.token ^= 0x80000;
+				break;
+			case 3:
+				fake.list[which].d.length--;
+				break;
+			case 4:
+				if (which)
+					fake.list[which].active = false;
+				else
+					fake.list[which].data[1] ^= 1; /* an inactive head is not offered */
+				break;
+			}
+			while (!fake.cancels && retries++ < 8)
+				fake_offer(&fake);
+			assert_int_equal(fake.cancels, 1);
+			assert_true(retries <= (which ? 4 : 1));
+			fake_finish(&fake);
+		}
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void what_drivers_may_change_is_no_change(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	fake.list[0].d.notify = true;
+	fake.list[2].d.stop_on_short = true;
+	fake.list[3].then = BH_FOUND;
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 0);
+}
+
+static void change_behind_what_was_taken_is_sent_as_it_is_now(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	fake.list[2].data[0] ^= 1;
+	fake_offer(&fake);
+	assert_int_equal(fake.cancels, 1);
+	bh_destination_complete(dest, BH_CANCELLED, 128); /* the first two */
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.count, 2);
+	assert_memory_equal(dest->batch.data, fake.list[2].data, 64);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+	state_is(BH_WAIT);
+}
+
+static void change_of_what_was_taken_is_failure(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	fake.list[1].data[0] ^= 1;
+	fake_offer(&fake);
+	bh_destination_complete(dest, BH_CANCELLED, 65);
+	state_is(BH_FAILURE);
+	assert_int_equal(fake.fails, 1);
+}
+
+/* Linux unlinks a queue that made no progress for 200 ms and links it again, unchanged. */
+static void unlinked_and_linked_again_unchanged_is_nothing(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	for (uint64_t frame = 1; frame < 20; frame++) {
+		bh_engine_frame(&fake.engine, frame);
+		bh_engine_pass_done(&fake.engine);
+	}
+	assert_true(dest->unoffered);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 0);
+	bh_destination_complete(dest, BH_SUCCESS, 256);
+	assert_int_equal(replay(), 4);
+	assert_int_equal(fake.starts, 1); /* nothing was sent twice */
+}
+
+static void not_offered_for_32_frames_is_withdrawn(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	bh_engine_frame(&fake.engine, 31);
+	assert_int_equal(fake.cancels, 0);
+	bh_engine_frame(&fake.engine, 32);
+	assert_int_equal(fake.cancels, 1);
+	bh_destination_complete(dest, BH_CANCELLED, 128);
+	state_is(BH_DATA); /* kept: the same descriptors are answered from it */
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 2);
+	assert_int_equal(dest->batch.length, 128); /* only the rest */
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+}
+
+static void rest_of_a_packet_partly_taken(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	bh_destination_withdraw(dest);
+	bh_destination_complete(dest, BH_CANCELLED, 100);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 36);
+	assert_int_equal(dest->batch.length, 192);
+	bh_destination_complete(dest, BH_SUCCESS, 192 - 36);
+	assert_int_equal(replay(), 3);
+	retired(3, BH_SUCCESS, 64);
+}
+
+static void withdrawn_out_is_counted_not_failed(void **state)
+{
+	(void)state;
+	bring_to(BH_DATA);
+	fake_offer(&fake);
+	fake.head = 3; /* the guest took two out of its list */
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 192);
+	assert_int_equal(fake.starts, 2);
+	assert_int_equal(dest->batch.count, 1);
+	state_is(BH_WAIT);
+}
+
+static void withdrawn_out_can_be_made_to_fail(void **state)
+{
+	(void)state;
+	bring_to(BH_DATA);
+	fake.engine.config.withdrawn_fails = true;
+	fake.head = 3;
+	fake_offer(&fake);
+	state_is(BH_FAILURE);
+}
+
+/* A driver that frees descriptors and gets the same ones for its next request. */
+static void same_addresses_for_another_request_is_withdrawn(void **state)
+{
+	(void)state;
+	bring_to(BH_DATA);
+	bh_engine_pass_done(&fake.engine); /* the pass in which it was issued */
+	bh_engine_pass_done(&fake.engine); /* one in which its queue was not linked */
+	memset(fake.list[0].data, 0x55, 64);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	state_is(BH_WAIT);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 256);
+	assert_int_equal(fake.fails, 0);
+}
+
+static void changed_in_place_after_completion_is_failure(void **state)
+{
+	(void)state;
+	bring_to(BH_DATA);
+	fake_offer(&fake);
+	fake.list[1].data[9] ^= 1;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	state_is(BH_FAILURE);
+	retired(1, BH_NO_RESPONSE, 0);
+}
+
+static void withdrawn_in_keeps_what_was_fetched(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	fake_offer(&fake);
+	memset(dest->batch.data, 0x77, 128);
+	fake.head = 2; /* another head */
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 1);
+	bh_destination_complete(dest, BH_CANCELLED, 128);
+	assert_int_equal(fake.engine.counters.kept_bytes, 128);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED); /* drawn by whatever IN comes */
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(2, BH_SUCCESS, 64);
+	retired(3, BH_SUCCESS, 64);
+	assert_int_equal(fake.list[3].data[63], 0x77);
+	state_is(BH_IDLE);
+}
+
+static void kept_in_is_dropped_by_reset(void **state)
+{
+	(void)state;
+	in_completes(2, BH_SUCCESS, 128);
+	bh_destination_reset(dest);
+	state_is(BH_IDLE);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 2);
+}
+
+static void another_queue_waits_its_turn(void **state)
+{
+	struct bh_descriptor other;
+
+	(void)state;
+	bring_to(BH_WAIT);
+	other = fake.list[0].d;
+	other.id = 0x9000;
+	other.chain = 0x200;
+	assert_int_equal(bh_destination_offer(dest, &other), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 0);
+	bh_destination_complete(dest, BH_SUCCESS, 256);
+	assert_int_equal(bh_destination_offer(dest, &other), BH_ANSWER_BUSY);
+	state_is(BH_DATA);
+	assert_int_equal(replay(), 4);
+}
+
+/* --- liveness --------------------------------------------------------------------------------- */
+
+static void lingering_batch_is_broken_up(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	fake_offer(&fake);
+	assert_int_equal(bh_engine_deadline(&fake.engine), fake.engine.config.linger_us);
+	bh_engine_tick(&fake.engine, fake.engine.config.linger_us - 1);
+	assert_int_equal(fake.cancels, 0);
+	bh_engine_tick(&fake.engine, fake.engine.config.linger_us);
+	assert_int_equal(fake.cancels, 1);
+	bh_destination_complete(dest, BH_CANCELLED, 0);
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.count, 1); /* one packet rests there, for ever if need be */
+	assert_true(bh_engine_deadline(&fake.engine) == UINT64_MAX);
+	bh_destination_complete(dest, BH_SUCCESS, 64);
+	fake_offer(&fake);
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.count, 3); /* it moves: batches again */
+}
+
+static void lingering_batch_hands_out_its_part(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	fake_offer(&fake);
+	fake.cancel_at_once = true;
+	fake.cancel_actual = 64;
+	bh_engine_tick(&fake.engine, 1000000);
+	assert_int_equal(fake.cancels, 1);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	retired(0, BH_SUCCESS, 64);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.count, 3);
+}
+
+static void progress_and_devices_that_finish_do_not_linger(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	fake_offer(&fake);
+	bh_engine_tick(&fake.engine, fake.engine.config.linger_us - 1);
+	bh_destination_progress(dest);
+	bh_engine_tick(&fake.engine, fake.engine.config.linger_us);
+	assert_int_equal(fake.cancels, 0);
+	dest->finishes = true;
+	bh_engine_tick(&fake.engine, 10 * fake.engine.config.linger_us);
+	assert_int_equal(fake.cancels, 0);
+	assert_true(bh_engine_deadline(&fake.engine) == UINT64_MAX);
+}
+
+static void single_destination_takes_one_packet(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	dest->single = true;
+	fake_offer(&fake);
+	assert_int_equal(dest->batch.count, 1);
+	bh_engine_frame(&fake.engine, 1000); /* a periodic queue may be visited once in 1024 frames */
+	assert_int_equal(fake.cancels, 0);
+	bh_engine_frame(&fake.engine, 1056);
+	assert_int_equal(fake.cancels, 1);
+}
+
+#define T(test) cmocka_unit_test_teardown(test, finish)
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		T(figure_5_edge),
+		T(figure_5_answers),
+		T(figure_5_has_no_other_edges),
+		T(reset_while_waiting_starts_nothing_until_completion),
+		T(completion_inside_issue_answers_at_once),
+		T(scan_end_of_every_kind),
+		T(scan_does_not_end_at_stop_on_short),
+		T(scan_stops_before_data_that_cannot_be_read),
+		T(scan_copies_data_in_order),
+		T(many_descriptors_do_not_repeat_and_memory_is_counted),
+		T(packet_at_a_time),
+		T(packet_larger_than_the_endpoint_is_not_answered),
+		T(out_failure_is_charged_to_the_packet_it_hit),
+		T(out_failure_uses_the_records_lengths),
+		T(out_zero_length_packet),
+		T(out_cannot_succeed_in_part),
+		T(in_data_is_handed_out_in_packets),
+		T(in_short_packet_ends_the_outcome),
+		T(in_zero_length_packet_is_not_lost),
+		T(in_failure_comes_after_the_data),
+		T(in_packet_larger_than_the_room_is_babble),
+		T(retire_refused_loses_nothing),
+		T(changed_byte_cancels_and_sends_anew),
+		T(every_change_is_noticed_within_bounded_retries),
+		T(what_drivers_may_change_is_no_change),
+		T(change_behind_what_was_taken_is_sent_as_it_is_now),
+		T(change_of_what_was_taken_is_failure),
+		T(unlinked_and_linked_again_unchanged_is_nothing),
+		T(not_offered_for_32_frames_is_withdrawn),
+		T(rest_of_a_packet_partly_taken),
+		T(withdrawn_out_is_counted_not_failed),
+		T(withdrawn_out_can_be_made_to_fail),
+		T(same_addresses_for_another_request_is_withdrawn),
+		T(changed_in_place_after_completion_is_failure),
+		T(withdrawn_in_keeps_what_was_fetched),
+		T(kept_in_is_dropped_by_reset),
+		T(another_queue_waits_its_turn),
+		T(lingering_batch_is_broken_up),
+		T(lingering_batch_hands_out_its_part),
+		T(progress_and_devices_that_finish_do_not_linger),
+		T(single_destination_takes_one_packet),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
