@@ -59,4 +59,4 @@ def test_running_with_an_idle_disk(server, idle_disk):
 
 def test_running_without_bus_mastering(server, idle_disk, guest):
     guest.put(client.CONFIG, 0x04, 2, 1)
-    assert share_of_a_core(server) < IDLE
+    assert share_of_a_core(server) < NOTHING

@@ -311,6 +311,8 @@ static void more_ports(void **state)
 		bh_uhci_destroy(uhci);
 		fake_guest_finish(&guest);
 	}
+	assert_null(bh_uhci_create(&guest.guest, &config));
+	config.ports = 2;
 	make(&config);
 }
 
@@ -794,6 +796,24 @@ static void new_work_is_found_quickly_while_a_burst_lasts(void **state)
 	assert_int_equal(guest.run_at_us % 1000, 0);
 }
 
+static void idle_schedule_is_looked_at_less_often(void **state)
+{
+	uint64_t walks;
+
+	(void)state;
+	frames(200);
+	walks = counters()->walks;
+	frames(100);
+	assert_int_equal(counters()->walks - walks, 100); /* every frame is walked, */
+	assert_true(guest.run_at_us - guest.now_us > 1000); /* several at a time */
+	bulk_out(1, 0);
+	frames(4);
+	assert_int_equal(element_of(0), LINK_T);
+	bus_master(false);
+	pass_us(0);
+	assert_true(guest.run_at_us == UINT64_MAX); /* nothing can be looked at */
+}
+
 static void pace_keeps_to_the_wire(void **state)
 {
 	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
@@ -1121,6 +1141,7 @@ int main(void)
 		RUNNING(late_frames_are_walked_in_order_and_old_ones_left),
 		RUNNING(guest_that_takes_a_descriptor_back_is_not_overwritten),
 		RUNNING(new_work_is_found_quickly_while_a_burst_lasts),
+		RUNNING(idle_schedule_is_looked_at_less_often),
 		BARE(pace_keeps_to_the_wire),
 		RUNNING(control_in),
 		RUNNING(control_in_shorter_than_asked_ends_in_a_zero_length_packet),

@@ -56,6 +56,7 @@ struct bh_uhci {
 	uint64_t epoch_us;     /* when frame number frnum began */
 	uint64_t frames_begun; /* since the epoch */
 	uint64_t frames_run;   /* ever; what the engine calls a frame */
+	uint64_t active_frame; /* of frames_run: when there was last anything to do */
 	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
 	uint64_t poll_us;      /* interval of looking for new work; doubles while there is none */
 	uint64_t next_poll_us;

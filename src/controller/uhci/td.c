@@ -286,6 +286,7 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 		}
 		return TD_WAITS;
 	}
+	u->active_frame = u->frames_run;
 	if (!token_makes_sense(td->token)) {
 		uhci_process_error(u);
 		return TD_FATAL;

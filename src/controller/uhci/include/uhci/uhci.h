@@ -41,7 +41,7 @@ struct bh_uhci_counters {
 
 struct bh_uhci;
 
-/* NULL: no memory. The guest outlives the controller. */
+/* NULL: no memory, or a number of ports that cannot be. The guest outlives the controller. */
 struct bh_uhci *bh_uhci_create(struct bh_guest *guest, const struct bh_uhci_config *config);
 void bh_uhci_destroy(struct bh_uhci *u); /* with its devices; NULL is allowed */
 
