@@ -45,6 +45,18 @@ static int disk_create(uv_loop_t *loop, const struct bh_options *o, struct bh_de
 	return bh_disk_create(loop, &config, ret, error, BH_ERROR_SIZE);
 }
 
+static json_t *disk_statistics(const struct bh_device *d)
+{
+	struct bh_disk_counters c = bh_disk_counters(d);
+
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind", "disk", "serial",
+	                 bh_disk_serial(d), "commands", (json_int_t)c.commands, "bytes_read", (json_int_t)c.bytes_read,
+	                 "bytes_written", (json_int_t)c.bytes_written, "flushes", (json_int_t)c.flushes, "failed",
+	                 (json_int_t)c.failed, "io_errors", (json_int_t)c.io_errors, "phase_errors",
+	                 (json_int_t)c.phase_errors, "invalid_cbws", (json_int_t)c.invalid_cbws, "resets",
+	                 (json_int_t)c.resets);
+}
+
 static const struct bh_device_kind kinds[] = {
 	{
 		.name = "disk",
@@ -52,6 +64,7 @@ static const struct bh_device_kind kinds[] = {
 		.keys = disk_keys,
 		.create = disk_create,
 		.close = bh_disk_close,
+		.statistics = disk_statistics,
 	},
 };
 

@@ -2,6 +2,7 @@
 #ifndef SERVER_DEVICES_H
 #define SERVER_DEVICES_H
 
+#include <jansson.h>
 #include <stdio.h>
 #include <uv.h>
 
@@ -17,6 +18,8 @@ struct bh_device_kind {
 	int (*create)(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error);
 	/* As bh_device_destroy(), but tells when what was buffered is safe; error: negative errno. */
 	void (*close)(struct bh_device *d, void (*closed)(void *data, int error), void *data);
+	/* What it counted, as a new JSON object. */
+	json_t *(*statistics)(const struct bh_device *d);
 };
 
 /* NULL: no such kind. */

@@ -56,7 +56,7 @@ struct server {
 	uint64_t timer_at; /* what timer_fd was set to; NEVER: disarmed */
 	bool timer_fired;
 	int client_events;
-	bool loop_started, stop_wanted, stopping;
+	bool loop_started, listens, began, stop_wanted, stopping;
 	int status; /* to exit with */
 };
 
@@ -81,13 +81,26 @@ static uint64_t now_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+static json_t *device_statistics(const struct server *s)
+{
+	const struct bh_bus *bus = bh_uhci_bus(s->uhci);
+	json_t *all = json_array();
+
+	for (unsigned i = 0; i < bus->port_count; i++) {
+		const struct bh_device *d = bh_bus_port_device(bus, i);
+
+		json_array_append_new(all, s->kinds[i] && d ? s->kinds[i]->statistics(d) : json_null());
+	}
+	return all;
+}
+
 static void write_statistics(struct server *s)
 {
 	int r;
 
 	if (!s->config->statistics)
 		return;
-	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user);
+	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user, device_statistics(s));
 	if (r)
 		say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
 }
@@ -333,13 +346,6 @@ static int make_controller(struct server *s, char *error)
 	return r;
 }
 
-static int open_socket(struct server *s, char *error)
-{
-	if (s->config->socket_path)
-		return bh_listener_open(&s->listener, s->config->socket_path, error);
-	return bh_listener_adopt(&s->listener, s->config->fd, error);
-}
-
 static void on_stop_signal(uv_signal_t *h, int number)
 {
 	(void)number;
@@ -380,11 +386,29 @@ static int start_loop(struct server *s, char *error)
 	uv_poll_start(&s->timer, UV_READABLE, timer_fired);
 	uv_timer_init(&s->loop, &s->stalled);
 	s->stalled.data = s;
-	if (s->listener.connected)
-		return 0;
+	return 0;
+}
+
+/* Last of all: whoever sees the socket may connect to it, and may send us a signal. */
+static int open_socket(struct server *s, char *error)
+{
+	const char *path = s->config->socket_path;
+	int r = path ? bh_listener_open(&s->listener, path, error) : bh_listener_adopt(&s->listener, s->config->fd, error);
+
+	if (r)
+		return r;
+	if (s->listener.connected) {
+		r = attach_client(s, s->listener.fd);
+		if (r)
+			snprintf(error, BH_ERROR_SIZE, "cannot serve file descriptor %d: %s", s->listener.fd, strerror(-r));
+		else
+			s->listener.fd = -1; /* the client's now */
+		return r;
+	}
 	uv_poll_init(&s->loop, &s->listening, s->listener.fd);
 	s->listening.data = s;
 	uv_poll_start(&s->listening, UV_READABLE, client_connects);
+	s->listens = true;
 	return 0;
 }
 
@@ -445,7 +469,7 @@ static void stop(struct server *s)
 		return;
 	s->stopping = true;
 	bh_vfio_user_detach(s->vfio_user);
-	if (s->loop_started)
+	if (s->began)
 		write_statistics(s);
 	for (unsigned i = 0; s->uhci && i < BH_COUNT(s->kinds); i++) {
 		struct closing c = {.server = s, .kind = s->kinds[i]};
@@ -462,7 +486,7 @@ static void stop(struct server *s)
 	close_handle(&s->keep_going);
 	close_handle(&s->timer);
 	close_handle(&s->stalled);
-	if (!s->listener.connected)
+	if (s->listens)
 		close_handle(&s->listening);
 }
 
@@ -470,19 +494,11 @@ static int begin(struct server *s)
 {
 	char error[BH_ERROR_SIZE] = "";
 
-	if (make_controller(s, error) || open_socket(s, error) || start_loop(s, error)) {
+	if (make_controller(s, error) || start_loop(s, error) || open_socket(s, error)) {
 		say("%s", error);
 		return 2;
 	}
-	if (s->listener.connected) {
-		int r = attach_client(s, s->listener.fd);
-
-		if (r) {
-			say("cannot serve file descriptor %d: %s", s->listener.fd, strerror(-r));
-			return 2;
-		}
-		s->listener.fd = -1; /* the client's now */
-	}
+	s->began = true;
 	announce(s);
 	return 0;
 }

@@ -1,7 +1,6 @@
 #include "statistics.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -78,7 +77,7 @@ static json_t *vfio_user_json(const struct bh_vfio_user_counters *c)
 	return o;
 }
 
-int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v)
+int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices)
 {
 	json_t *o = json_object();
 	char *temporary = NULL;
@@ -87,6 +86,7 @@ int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfi
 	json_object_set_new(o, "engine", engine_json(&bh_uhci_bus(u)->engine.counters));
 	json_object_set_new(o, "bus", bus_json(&bh_uhci_bus(u)->counters));
 	json_object_set_new(o, "uhci", uhci_json(bh_uhci_counters(u)));
+	json_object_set_new(o, "devices", devices);
 	json_object_set_new(o, "vfio_user", vfio_user_json(bh_vfio_user_counters(v)));
 	if (asprintf(&temporary, "%s.new", path) < 0)
 		r = -ENOMEM;

@@ -2,10 +2,15 @@
 #ifndef SERVER_STATISTICS_H
 #define SERVER_STATISTICS_H
 
+#include <jansson.h>
+
 #include <uhci/uhci.h>
 #include <vfio_user/vfio_user.h>
 
-/* Replaces the file as a whole. 0 or a negative errno. */
-int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v);
+/*
+ * Replaces the file as a whole. devices: an array with an object for each port, or
+ * null; taken over. 0 or a negative errno.
+ */
+int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices);
 
 #endif
