@@ -2,13 +2,15 @@
  * What a register read costs: through Bulkhead, and through a process that does
  * nothing but answer (echo.c), over the same kind of socket, with the same client.
  * Both are running at once and asked in turn, so that whatever else the machine
- * does meets both.
+ * does meets both; and both share a core with the client or both have another one,
+ * for the way from core to core costs several times what is measured here.
  *
  *	registers BULKHEAD ECHO DIRECTORY
  *
  * Prints medians and their ratio. Exit status 1 if Bulkhead's is more than LIMIT
  * times the other's, 2 if it could not be measured.
  */
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,9 +25,9 @@
 #include <unistd.h>
 
 #define LIMIT     1.3
-#define TURNS     60u
-#define READS     1000u /* per turn; the first WARM of them do not count */
-#define WARM      50u
+#define TURNS     200u
+#define READS     250u /* per turn; the first WARM of them do not count */
+#define WARM      10u
 #define SAMPLES   (TURNS * (READS - WARM))
 #define BAR       4u
 #define CONFIG    7u
@@ -215,17 +217,45 @@ static double compare(const char *what)
 			take_turn(&peers[i]);
 	ours = median(&peers[0]);
 	bare = median(&peers[1]);
-	printf("%-20s %8.2f us %8.2f us %8.2f us %8.2f us %8.2f\n", what, ours,
+	printf("%-32s %8.2f us %8.2f us %8.2f us %8.2f us %8.2f\n", what, ours,
 	       peers[0].samples[peers[0].count * 99 / 100], bare, peers[1].samples[peers[1].count * 99 / 100],
 	       ours / bare);
 	fflush(stdout);
 	return ours / bare;
 }
 
+static void put_on_core(pid_t pid, unsigned core)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(core, &set);
+	sched_setaffinity(pid, sizeof(set), &set); /* where it is refused, they run where they run */
+}
+
+/* The worse of the two places: on the client's core, and, where there is one, on another. */
+static double compare_places(const char *what)
+{
+	double worst = 0;
+	char line[64];
+
+	put_on_core(0, 0);
+	for (unsigned core = 0; core < 2 && core < (unsigned)sysconf(_SC_NPROCESSORS_ONLN); core++) {
+		double ratio;
+
+		put_on_core(peers[0].pid, core);
+		put_on_core(peers[1].pid, core);
+		snprintf(line, sizeof(line), "%s, %s", what, core ? "two cores" : "one core");
+		ratio = compare(line);
+		worst = ratio > worst ? ratio : worst;
+	}
+	return worst;
+}
+
 int main(int argc, char **argv)
 {
 	char socket_path[2][200];
-	double stopped, running;
+	double worst, running;
 
 	if (argc != 4) {
 		fputs("usage: registers BULKHEAD ECHO DIRECTORY\n", stderr);
@@ -243,18 +273,18 @@ int main(int argc, char **argv)
 	}
 	agree_on_version(peers[0].fd);
 
-	printf("a register read      bulkhead    its 99 %%        echo    its 99 %%    ratio\n");
-	stopped = compare("controller stopped");
+	printf("a register read                  bulkhead    its 99 %%        echo    its 99 %%    ratio\n");
+	worst = compare_places("controller stopped");
 	map_memory(peers[0].fd, 1 << 20);
 	write_region(peers[0].fd, CONFIG, 0x04, 2, 5);
 	write_region(peers[0].fd, BAR, FRBASEADD, 4, 0);
 	write_region(peers[0].fd, BAR, USBCMD, 2, 1);
-	running = compare("controller running");
+	running = compare_places("controller running");
 
 	end_peers();
 	for (unsigned i = 0; i < 2; i++)
 		free(peers[i].samples);
-	if (stopped <= LIMIT && running <= LIMIT)
+	if (worst <= LIMIT && running <= LIMIT)
 		return 0;
 	printf("more than %.1f times the bare round trip\n", LIMIT);
 	return 1;
