@@ -15,7 +15,7 @@ static bool exact(struct bh_destination *d, const struct bh_record *r, const str
 {
 	struct bh_engine *e = d->engine;
 
-	if (now->token != r->token || now->buffer != r->buffer || now->length != r->length)
+	if (now->id != r->id || now->token != r->token || now->buffer != r->buffer || now->length != r->length)
 		return false;
 	if (r->length == 0)
 		return true;
@@ -24,9 +24,11 @@ static bool exact(struct bh_destination *d, const struct bh_record *r, const str
 	       memcmp(e->scratch, d->batch.data + r->offset, r->length) == 0;
 }
 
+const struct bh_verifier bh_verify_exact = {.name = "exact", .unchanged = exact};
+
 bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
 {
-	return now->id == r->id && exact(d, r, now);
+	return d->engine->config.verifier->unchanged(d, r, now);
 }
 
 static bool still_there(struct bh_destination *d, const struct bh_record *r)

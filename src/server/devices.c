@@ -88,7 +88,7 @@ void bh_device_help(FILE *to)
 /* --- controllers ------------------------------------------------------------------------ */
 
 static const struct bh_option_key uhci_keys[] = {
-	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2"},
+	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2 (Linux uses up to 7, and 2 of 8)"},
 	{.key = "pace", .value = "bus|none", .help = "bus: no faster than a full-speed wire; default none"},
 	{.key = "batch", .value = "on|off", .help = "off: one packet at a time, for comparison; default on"},
 	{0},

@@ -63,7 +63,19 @@ enum bh_answer {
 	BH_ANSWER_FAULT    /* its data cannot be reached: bus error */
 };
 
+struct bh_record;
+struct bh_destination;
+
+/* How a record is compared with what the guest shows now ([0077] to [0085]); verify.c has them. */
+struct bh_verifier {
+	const char *name;
+	bool (*unchanged)(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
+};
+
+extern const struct bh_verifier bh_verify_exact; /* address, token, buffer address, every byte */
+
 struct bh_engine_config {
+	const struct bh_verifier *verifier;
 	uint32_t max_batch_bytes;       /* of one batch */
 	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
 	uint64_t max_bytes;             /* of all batches and records together */
@@ -75,6 +87,7 @@ struct bh_engine_config {
 
 #define BH_ENGINE_DEFAULTS                                                                     \
 	((struct bh_engine_config){                                                            \
+		.verifier = &bh_verify_exact,                                                  \
 		.max_batch_bytes = 256 * 1024,                                                 \
 		.max_batch_descriptors = 4096,                                                 \
 		.max_bytes = 16 * 1024 * 1024,                                                 \
