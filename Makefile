@@ -32,12 +32,11 @@ test-long: asan lab ## run every test, with more data and more repetitions
 bench: bench-registers demo ## run every benchmark
 
 bench-registers: build lab ## measure what the guest's register accesses cost
-	@test -e bench/registers.py || { echo 'make: there is no bench/registers.py yet' >&2; exit 1; }
 	@$(PYTHON) bench/registers.py
 
 install:           ## install under PREFIX (/usr/local), below DESTDIR if given
 	@tools/setup build
-	@tools/build build -Dprefix=$(PREFIX)
+	@tools/build build '-Dprefix=$(PREFIX)'
 	@DESTDIR='$(DESTDIR)' meson install -C build --no-rebuild
 
 clean:             ## remove what was compiled (keeps build/lab: the downloaded QEMU and guest)

@@ -194,7 +194,7 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(options)
-    except lab.LabError as error:
+    except (lab.LabError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -416,6 +416,11 @@ static void disk_reset(struct bh_device *device)
 	settle(d);
 }
 
+static void disk_power_on(struct bh_device *device)
+{
+	bh_scsi_power_on(&to_disk(device)->scsi);
+}
+
 static void disk_set_configuration(struct bh_device *device, uint8_t value, struct bh_transfer *t)
 {
 	struct disk *d = to_disk(device);
@@ -609,6 +614,7 @@ static const struct bh_device_ops disk_ops = {
 	.submit = disk_submit,
 	.cancel = disk_cancel,
 	.reset = disk_reset,
+	.power_on = disk_power_on,
 	.set_configuration = disk_set_configuration,
 	.set_interface = disk_set_interface,
 	.clear_halt = disk_clear_halt,

@@ -665,6 +665,12 @@ void bh_scsi_init(struct bh_scsi *s)
 	s->sense.field = -1;
 }
 
+void bh_scsi_power_on(struct bh_scsi *s)
+{
+	bh_scsi_reset(s);
+	s->ejected = s->attention = false;
+}
+
 void bh_scsi_reset(struct bh_scsi *s)
 {
 	s->prevented = false;

@@ -61,8 +61,11 @@ struct bh_scsi {
 /* Configuration has been filled in, the rest is zero. */
 void bh_scsi_init(struct bh_scsi *s);
 
-/* Power-on or bus reset: nothing prevented, nothing remembered. An ejected medium stays out. */
+/* Bus reset: nothing prevented, nothing remembered. An ejected medium stays out. */
 void bh_scsi_reset(struct bh_scsi *s);
+
+/* Power-on: that, and the medium is in. */
+void bh_scsi_power_on(struct bh_scsi *s);
 
 /* Decide on a command. cdb has length bytes, at most BH_SCSI_CDB_MAX; any bytes. */
 void bh_scsi_command(struct bh_scsi *s, uint8_t lun, const uint8_t *cdb, size_t length,

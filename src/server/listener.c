@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -27,17 +30,47 @@ static bool is_left_over(const struct sockaddr_un *address)
 	return r == ECONNREFUSED;
 }
 
-static int bind_to(int fd, const struct sockaddr_un *address)
+/*
+ * Only one of several servers may look at what is there and replace it, or the
+ * second would take away what the first has just made: a lock on the directory.
+ */
+static int lock_directory(const char *path)
+{
+	char *copy = strdup(path);
+	int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	free(copy);
+	/* Held for microseconds by our like; whoever else holds it is not waited for long. */
+	for (int tries = 0; fd >= 0 && tries < 200 && flock(fd, LOCK_EX | LOCK_NB); tries++)
+		usleep(1000);
+	return fd;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr_un *address)
 {
 	const struct sockaddr *a = (const struct sockaddr *)address;
+	int r = bind(fd, a, sizeof(*address)) ? -errno : 0;
 
-	if (!bind(fd, a, sizeof(*address)))
-		return 0;
-	if (errno != EADDRINUSE || !is_left_over(address))
-		return -errno;
-	if (unlink(address->sun_path))
-		return -errno;
-	return bind(fd, a, sizeof(*address)) ? -errno : 0;
+	if (r == -EADDRINUSE && is_left_over(address)) {
+		if (unlink(address->sun_path))
+			return -errno;
+		r = bind(fd, a, sizeof(*address)) ? -errno : 0;
+	}
+	if (!r && listen(fd, 4)) {
+		r = -errno;
+		unlink(address->sun_path);
+	}
+	return r;
+}
+
+static int make_socket(int fd, const struct sockaddr_un *address)
+{
+	int lock = lock_directory(address->sun_path);
+	int r = bind_and_listen(fd, address);
+
+	if (lock >= 0)
+		close(lock);
+	return r;
 }
 
 int bh_listener_open(struct bh_listener *l, const char *path, char *error)
@@ -58,16 +91,14 @@ int bh_listener_open(struct bh_listener *l, const char *path, char *error)
 		snprintf(error, BH_ERROR_SIZE, "no socket to be had: %s", strerror(-r));
 		return r;
 	}
-	r = bind_to(fd, &address);
+	r = make_socket(fd, &address);
 	if (r == -EADDRINUSE) {
 		snprintf(error, BH_ERROR_SIZE, "socket path '%s' is in use: end what uses it, or choose another", path);
 		close(fd);
 		return r;
 	}
-	if (!r && (listen(fd, 4) || lstat(path, &st))) {
+	if (!r && lstat(path, &st))
 		r = -errno;
-		unlink(path);
-	}
 	if (r) {
 		snprintf(error, BH_ERROR_SIZE, "cannot listen at '%s': %s; choose a path in a directory you may write to", path,
 		         strerror(-r));
@@ -92,6 +123,11 @@ int bh_listener_adopt(struct bh_listener *l, int fd, char *error)
 	}
 	size = sizeof(listening);
 	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size);
+	address_size = sizeof(address);
+	if (!listening && getpeername(fd, (struct sockaddr *)&address, &address_size)) {
+		snprintf(error, BH_ERROR_SIZE, "file descriptor %d is a socket that neither listens nor is connected", fd);
+		return -ENOTCONN;
+	}
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	if (listening)
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -9,6 +9,8 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <jansson.h>
+#include <libgen.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <syslog.h>
 #include <time.h>
@@ -33,10 +36,14 @@
 
 #define NEVER UINT64_MAX
 
+/* A client that has not agreed on a version for so long makes way for another. */
+#define SILENT_US 3000000u
+
 struct server {
 	/* configuration */
 	const struct bh_serve_config *config;
 	const struct bh_device_kind *kinds[BH_UHCI_MAX_PORTS]; /* of the device in each port */
+	char *files[BH_UHCI_MAX_PORTS];                        /* and the file behind it, if any */
 
 	/* what it is made of */
 	uv_loop_t loop;
@@ -47,7 +54,7 @@ struct server {
 	uv_prepare_t before_poll;
 	uv_idle_t keep_going; /* active: the loop does not sleep */
 	uv_poll_t listening, timer;
-	uv_timer_t stalled;
+	uv_timer_t stalled, refusing;
 	uv_poll_t *client; /* on the heap: it outlives the client by a loop */
 
 	/* state */
@@ -56,6 +63,8 @@ struct server {
 	uint64_t timer_at; /* what timer_fd was set to; NEVER: disarmed */
 	bool timer_fired;
 	int client_events;
+	uint64_t client_since;
+	bool turned_away; /* somebody, and it was said */
 	bool loop_started, listens, began, stop_wanted, stopping;
 	int status; /* to exit with */
 };
@@ -235,8 +244,9 @@ static void client_ready(uv_poll_t *p, int status, int events)
 {
 	struct server *s = p->data;
 
-	(void)status; /* an error shows again at the read */
-	if (s->client_events == UV_WRITABLE)
+	if (status < 0)
+		s->client_events = 0; /* libuv has stopped watching; the read tells what it is */
+	if (bh_vfio_user_wants_write(s->vfio_user))
 		bh_vfio_user_writable(s->vfio_user);
 	else
 		bh_vfio_user_readable(s->vfio_user);
@@ -257,6 +267,9 @@ static int attach_client(struct server *s, int fd)
 	p->data = s;
 	s->client = p;
 	s->client_events = 0;
+	s->client_since = now_us();
+	s->turned_away = false;
+	bh_bus_power_on(bh_uhci_bus(s->uhci));
 	watch_client(s);
 	return 0;
 }
@@ -268,6 +281,34 @@ static bool hung_up(int fd)
 	return fd >= 0 && poll(&p, 1, 0) == 1;
 }
 
+/*
+ * The last client may have left a moment ago, and only the newcomer been noticed so
+ * far; and one that does not say what it wants has no claim to the place.
+ */
+static bool makes_way(const struct server *s)
+{
+	if (hung_up(bh_vfio_user_fd(s->vfio_user)))
+		return true;
+	return s->client && !bh_vfio_user_agreed(s->vfio_user) && now_us() - s->client_since > SILENT_US;
+}
+
+static void client_connects(uv_poll_t *p, int status, int events);
+
+static void listen_again(uv_timer_t *t)
+{
+	struct server *s = t->data;
+
+	uv_poll_start(&s->listening, UV_READABLE, client_connects);
+}
+
+/* Out of descriptors, say: the connection stays in the queue, and would be reported for ever. */
+static void refuse_for_a_while(struct server *s, const char *why)
+{
+	say("cannot accept a client: %s", why);
+	uv_poll_stop(&s->listening);
+	uv_timer_start(&s->refusing, listen_again, 1000, 0);
+}
+
 static void client_connects(uv_poll_t *p, int status, int events)
 {
 	struct server *s = p->data;
@@ -276,14 +317,18 @@ static void client_connects(uv_poll_t *p, int status, int events)
 	(void)status;
 	(void)events;
 	fd = accept4(s->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			refuse_for_a_while(s, strerror(errno));
 		return;
-	/* The last client may have left a moment ago, and only the newcomer been noticed so far. */
-	if (hung_up(bh_vfio_user_fd(s->vfio_user)))
+	}
+	if (makes_way(s))
 		bh_vfio_user_detach(s->vfio_user);
 	r = attach_client(s, fd);
 	if (r) {
-		say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
+		if (!s->turned_away)
+			say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
+		s->turned_away = true; /* said once for each client that is there */
 		close(fd);
 	}
 }
@@ -308,6 +353,8 @@ static int add_device(struct server *s, unsigned port, const char *text, char *e
 		r = bh_options_check(&o, kind->keys, error);
 	if (!r)
 		r = kind->create(&s->loop, &o, &device, error);
+	if (!r && bh_options_get(&o, "file"))
+		s->files[port] = strdup(bh_options_get(&o, "file"));
 	if (!r) {
 		s->kinds[port] = kind;
 		r = bh_bus_attach(bh_uhci_bus(s->uhci), port, device);
@@ -346,6 +393,35 @@ static int make_controller(struct server *s, char *error)
 	return r;
 }
 
+/* Where the statistics go: to a file of their own, in a directory where one can be made. */
+static int check_statistics(const struct server *s, char *error)
+{
+	const char *path = s->config->statistics;
+	struct stat file, disk;
+	char *copy;
+	int r;
+
+	if (!path)
+		return 0;
+	if (!stat(path, &file)) {
+		for (size_t i = 0; i < s->config->device_count; i++)
+			if (s->files[i] && !stat(s->files[i], &disk) && disk.st_dev == file.st_dev && disk.st_ino == file.st_ino) {
+				snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is the file of a disk: choose another", path);
+				return -EINVAL;
+			}
+		if (!S_ISREG(file.st_mode)) {
+			snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is there and no plain file: choose another", path);
+			return -EINVAL;
+		}
+	}
+	copy = strdup(path);
+	r = copy && !access(dirname(copy), W_OK | X_OK) ? 0 : -errno;
+	free(copy);
+	if (r)
+		snprintf(error, BH_ERROR_SIZE, "--statistics '%s': %s; choose a directory you may write to", path, strerror(-r));
+	return r;
+}
+
 static void on_stop_signal(uv_signal_t *h, int number)
 {
 	(void)number;
@@ -360,9 +436,15 @@ static void on_usr1(uv_signal_t *h, int number)
 
 static void start_signal(struct server *s, uv_signal_t *h, uv_signal_cb callback, int number)
 {
+	struct sigaction action;
+
 	uv_signal_init(&s->loop, h);
 	h->data = s;
 	uv_signal_start(h, callback, number);
+	/* libuv asks for calls to be restarted. Whatever we may be made to wait in is to end by a signal. */
+	sigaction(number, NULL, &action);
+	action.sa_flags &= ~SA_RESTART;
+	sigaction(number, &action, NULL);
 }
 
 static int start_loop(struct server *s, char *error)
@@ -386,6 +468,8 @@ static int start_loop(struct server *s, char *error)
 	uv_poll_start(&s->timer, UV_READABLE, timer_fired);
 	uv_timer_init(&s->loop, &s->stalled);
 	s->stalled.data = s;
+	uv_timer_init(&s->loop, &s->refusing);
+	s->refusing.data = s;
 	return 0;
 }
 
@@ -412,22 +496,49 @@ static int open_socket(struct server *s, char *error)
 	return 0;
 }
 
+/* In single quotes, as a shell reads them. */
+static void print_quoted(const char *text)
+{
+	bool plain = text[strspn(text, "/.-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:,=@+")] == 0;
+
+	if (plain) {
+		fputs(text, stdout);
+		return;
+	}
+	putchar('\'');
+	for (; *text; text++)
+		fputs(*text == '\'' ? "'\\''" : (char[]){*text, 0}, stdout);
+	putchar('\'');
+}
+
+/* The lines to paste. */
 static void announce(const struct server *s)
 {
 	const char *path = s->config->socket_path;
+	char *json, *option = NULL;
+	json_t *device;
 
 	if (!path) {
 		printf("bulkhead: serving on file descriptor %d\n", s->config->fd);
-	} else {
-		printf("bulkhead: waiting at %s\n\n"
-		       "QEMU (10.1 or later):\n"
-		       "  -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -m 1G \\\n"
-		       "  -device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"%s\"}}'\n\n"
-		       "Cloud Hypervisor:\n"
-		       "  --memory size=1G,shared=on --user-device socket=%s\n\n",
-		       path, path, path);
+		fflush(stdout);
+		return;
 	}
+	device = json_pack("{s:s, s:{s:s, s:s}}", "driver", "vfio-user-pci", "socket", "type", "unix", "path", path);
+	json = json_dumps(device, JSON_COMPACT | JSON_PRESERVE_ORDER);
+	json_decref(device);
+	printf("bulkhead: waiting at %s\n\n"
+	       "QEMU (10.1 or later):\n"
+	       "  -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem -m 1G \\\n"
+	       "  -device ",
+	       path);
+	print_quoted(json ? json : "");
+	printf("\n\nCloud Hypervisor:\n  --memory size=1G,shared=on --user-device ");
+	if (asprintf(&option, "socket=%s", path) > 0)
+		print_quoted(option);
+	printf("\n\n");
 	fflush(stdout);
+	free(option);
+	free(json);
 }
 
 /* --- ending ------------------------------------------------------------------------------------ */
@@ -486,6 +597,7 @@ static void stop(struct server *s)
 	close_handle(&s->keep_going);
 	close_handle(&s->timer);
 	close_handle(&s->stalled);
+	close_handle(&s->refusing);
 	if (s->listens)
 		close_handle(&s->listening);
 }
@@ -494,7 +606,7 @@ static int begin(struct server *s)
 {
 	char error[BH_ERROR_SIZE] = "";
 
-	if (make_controller(s, error) || start_loop(s, error) || open_socket(s, error)) {
+	if (make_controller(s, error) || check_statistics(s, error) || start_loop(s, error) || open_socket(s, error)) {
 		say("%s", error);
 		return 2;
 	}
@@ -517,6 +629,8 @@ int bh_serve(const struct bh_serve_config *config)
 	bh_listener_close(&s.listener);
 	if (s.timer_fd >= 0)
 		close(s.timer_fd);
+	for (size_t i = 0; i < BH_COUNT(s.files); i++)
+		free(s.files[i]);
 	uv_loop_close(&s.loop);
 	return s.status;
 }

@@ -142,6 +142,13 @@ void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended)
 		bh_device_suspend(p->attached->device, suspended);
 }
 
+void bh_bus_power_on(struct bh_bus *b)
+{
+	for (unsigned i = 0; i < b->port_count; i++)
+		if (b->ports[i].attached && !b->ports[i].attached->gone)
+			bh_device_power_on(b->ports[i].attached->device);
+}
+
 const struct bh_device *bh_bus_port_device(const struct bh_bus *b, unsigned port)
 {
 	return b->ports[port].connected ? b->ports[port].attached->device : NULL;

@@ -51,6 +51,12 @@ void bh_device_suspend(struct bh_device *d, bool suspended)
 		d->ops->suspend(d, suspended);
 }
 
+void bh_device_power_on(struct bh_device *d)
+{
+	if (d->ops->power_on)
+		d->ops->power_on(d);
+}
+
 void bh_device_destroy(struct bh_device *d)
 {
 	if (d)

@@ -26,6 +26,8 @@ static int check_file(int fd, uint64_t offset, uint64_t size, uint64_t *ret_page
 	struct statfs fs;
 	struct stat st;
 
+	if (!vfu_is_memory(fd))
+		return -EINVAL; /* not even asked anything: a file on FUSE could take its time to answer */
 	if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || (fs.f_type != TMPFS_MAGIC && fs.f_type != HUGETLBFS_MAGIC))
@@ -119,7 +121,7 @@ int vfu_dma_map(struct bh_vfio_user *v, const struct vfu_dma_map *map, int fd)
 	int r = map_and_add(v, map, fd);
 
 	if (fd >= 0)
-		close(fd);
+		vfu_discard(fd);
 	if (r < 0)
 		vfu_log_once(v, KIND_MEMORY, LOG_WARNING,
 		             "guest memory at %#llx, size %#llx, not mapped: %s", (unsigned long long)map->iova,

@@ -61,7 +61,9 @@ struct bh_vfio_user {
 
 	/* the message being received, at most MAX_MESSAGE; then perhaps the start of the next */
 	size_t received;
-	struct fds fds, fds_ahead;
+	struct fds fds;
+	struct fds fds_ahead; /* of a later message, when so many have been handled: */
+	unsigned ahead;
 
 	/* the reply being sent */
 	size_t reply_size, reply_sent;
@@ -96,7 +98,12 @@ int vfu_dma_map(struct bh_vfio_user *v, const struct vfu_dma_map *map, int fd);
 int vfu_dma_unmap(struct bh_vfio_user *v, const struct vfu_dma_unmap *unmap);
 void vfu_dma_unmap_all(struct bh_vfio_user *v);
 
+/* discard.c. Is this a file of memory? Close a descriptor that may be anything, without waiting. */
+bool vfu_is_memory(int fd);
+void vfu_discard(int fd);
+
 /* irq.c. data: the bytes that follow. */
+bool vfu_is_eventfd(int fd);
 uint32_t vfu_irq_count(const struct bh_vfio_user *v, uint32_t index);
 uint32_t vfu_irq_flags(uint32_t index);
 int vfu_irq_set(struct bh_vfio_user *v, const struct vfu_irq_set *set, const uint8_t *data, size_t length,

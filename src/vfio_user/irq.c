@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -47,12 +48,17 @@ uint32_t vfu_irq_flags(uint32_t index)
 	}
 }
 
-/* Never waits: the eventfd is non-blocking, and one whose counter is full needs no more. */
+/*
+ * One whose counter is full needs no more. It is non-blocking, but a client can take
+ * that back: so it is asked first. A client that fills it in between, which it can
+ * only do on purpose, holds up its own server, until the next signal.
+ */
 static bool signal_irq(const struct irq *irq)
 {
+	struct pollfd room = {.fd = irq->fd, .events = POLLOUT};
 	uint64_t one = 1;
 
-	return irq->fd >= 0 && write(irq->fd, &one, sizeof(one)) == (ssize_t)sizeof(one);
+	return irq->fd >= 0 && poll(&room, 1, 0) == 1 && (room.revents & POLLOUT) && write(irq->fd, &one, sizeof(one)) == (ssize_t)sizeof(one);
 }
 
 static void update_intx(struct bh_vfio_user *v)
@@ -101,7 +107,7 @@ void vfu_irq_release_all(struct bh_vfio_user *v)
  * Anything else could make us wait or write where it hurts. Without /proc at
  * least no socket, pipe or file passes: anonymous inodes have no type.
  */
-static bool is_eventfd(int fd)
+bool vfu_is_eventfd(int fd)
 {
 	static const char wanted[] = "anon_inode:[eventfd]";
 	char path[32], link[sizeof(wanted)];
@@ -115,10 +121,7 @@ static bool is_eventfd(int fd)
 	return fstat(fd, &st) == 0 && !(st.st_mode & S_IFMT);
 }
 
-/*
- * O_NONBLOCK belongs to the client's description as well, but both clients set it
- * themselves. One that clears it again, and fills its counter, delays only itself.
- */
+/* O_NONBLOCK belongs to the client's description as well; both clients set it themselves. */
 static int assign(struct bh_vfio_user *v, uint32_t index, struct fds *fds)
 {
 	struct irq *irq = &v->irqs[index];
@@ -126,7 +129,7 @@ static int assign(struct bh_vfio_user *v, uint32_t index, struct fds *fds)
 	int flags;
 
 	flags = fcntl(fds->fd[0], F_GETFL);
-	if (flags < 0 || !is_eventfd(fds->fd[0]) || fcntl(fds->fd[0], F_SETFL, flags | O_NONBLOCK) < 0) {
+	if (flags < 0 || !vfu_is_eventfd(fds->fd[0]) || fcntl(fds->fd[0], F_SETFL, flags | O_NONBLOCK) < 0) {
 		vfu_log_once(v, KIND_EVENTFD, LOG_WARNING, "interrupt %u: not an eventfd", index);
 		return -EINVAL;
 	}

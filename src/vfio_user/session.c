@@ -6,7 +6,8 @@
  * only longer ones take a second. A client that does not wait for its replies may
  * thus have the beginning of the next message read, which is kept. File descriptors
  * stay with their message: the kernel ends a read after the data they were sent
- * with, so they belong to the last message that the read touched.
+ * with, so they belong to the last message that the read touched, which may be a
+ * later one than the first in the buffer.
  */
 #include <vfio_user/vfio_user.h>
 
@@ -82,7 +83,7 @@ void vfu_log_once(struct bh_vfio_user *v, unsigned kind, int level, const char *
 void vfu_close_fds(struct fds *f)
 {
 	for (unsigned i = 0; i < f->count; i++)
-		close(f->fd[i]);
+		vfu_discard(f->fd[i]);
 	f->count = 0;
 }
 
@@ -116,7 +117,7 @@ static bool collect_fds(struct msghdr *m, struct fds *to)
 			if (to->count < MAX_FDS)
 				to->fd[to->count++] = fd;
 			else
-				fits = false, close(fd);
+				fits = false, vfu_discard(fd);
 		}
 	}
 	return fits;
@@ -167,6 +168,21 @@ static bool message_complete(const struct bh_vfio_user *v)
 	return v->received >= sizeof(struct vfu_header) && v->received >= message_size(v);
 }
 
+/* Complete messages in the buffer that are followed by at least a byte of another. */
+static unsigned messages_before_last(const struct bh_vfio_user *v)
+{
+	struct vfu_header h;
+	unsigned count = 0;
+
+	for (size_t at = 0; v->received - at >= sizeof(h); count++) {
+		memcpy(&h, v->in + at, sizeof(h));
+		if (h.size < sizeof(h) || h.size >= v->received - at)
+			break;
+		at += h.size;
+	}
+	return count;
+}
+
 /* The header is not complete yet. Returns bytes read, 0 at the end, negative errno. */
 static ssize_t receive_first(struct bh_vfio_user *v)
 {
@@ -178,7 +194,7 @@ static ssize_t receive_first(struct bh_vfio_user *v)
 	struct msghdr m = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
 	};
-	struct fds arrived = {.count = 0};
+	struct fds arrived = {.count = 0}, *to;
 	ssize_t n;
 	bool fits;
 
@@ -190,15 +206,13 @@ static ssize_t receive_first(struct bh_vfio_user *v)
 		return n;
 
 	fits = collect_fds(&m, &arrived);
-	for (unsigned i = 0; i < arrived.count; i++) {
-		bool ahead = message_complete(v) && v->received > message_size(v);
-		struct fds *to = ahead ? &v->fds_ahead : &v->fds;
-
+	v->ahead = messages_before_last(v);
+	to = v->ahead ? &v->fds_ahead : &v->fds;
+	for (unsigned i = 0; i < arrived.count; i++)
 		if (to->count < MAX_FDS)
 			to->fd[to->count++] = arrived.fd[i];
 		else
-			fits = false, close(arrived.fd[i]);
-	}
+			fits = false, vfu_discard(arrived.fd[i]);
 	return fits ? n : -EPROTO;
 }
 
@@ -301,8 +315,10 @@ static int handle(struct bh_vfio_user *v)
 	result = vfu_command(v, h.command, v->in + sizeof(h), h.size - sizeof(h), v->out + sizeof(h), &length);
 	v->counters.errors += result < 0;
 	vfu_close_fds(&v->fds);
-	v->fds = v->fds_ahead;
-	v->fds_ahead.count = 0;
+	if (v->ahead && --v->ahead == 0) {
+		v->fds = v->fds_ahead;
+		v->fds_ahead.count = 0;
+	}
 	v->received -= h.size;
 	if (v->received)
 		memmove(v->in, v->in + h.size, v->received);
@@ -459,6 +475,7 @@ int bh_vfio_user_attach(struct bh_vfio_user *v, int fd)
 	v->agreed = false;
 	v->logged = 0;
 	v->received = 0;
+	v->ahead = 0;
 	v->reply_size = v->reply_sent = 0;
 	v->counters.clients++;
 	return 0;
@@ -467,6 +484,11 @@ int bh_vfio_user_attach(struct bh_vfio_user *v, int fd)
 int bh_vfio_user_fd(const struct bh_vfio_user *v)
 {
 	return v->fd;
+}
+
+bool bh_vfio_user_agreed(const struct bh_vfio_user *v)
+{
+	return v->fd >= 0 && v->agreed;
 }
 
 bool bh_vfio_user_wants_write(const struct bh_vfio_user *v)

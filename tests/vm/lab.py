@@ -122,7 +122,8 @@ class BulkheadDisk:
     name = "bulkhead"
 
     def __init__(self, image, serial=None, readonly=False):
-        self.device = (f"disk,file={image}" + (",readonly=on" if readonly else "")
+        file = str(image).replace(",", ",,")
+        self.device = (f"disk,file={file}" + (",readonly=on" if readonly else "")
                        + (f",serial={serial}" if serial else ""))
         self.args = []
         self.process = None

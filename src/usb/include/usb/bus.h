@@ -98,6 +98,9 @@ void bh_bus_port_reset(struct bh_bus *b, unsigned port);
 void bh_bus_port_enable(struct bh_bus *b, unsigned port, bool enabled);
 void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended);
 
+/* The machine was switched on: every device gets power afresh. */
+void bh_bus_power_on(struct bh_bus *b);
+
 /* The device that shows on the port, or NULL. */
 const struct bh_device *bh_bus_port_device(const struct bh_bus *b, unsigned port);
 

@@ -87,7 +87,7 @@ struct bh_transfer {
 struct bh_device;
 
 /*
- * Every operation but the two marked optional is mandatory. None is called after
+ * Every operation but those marked optional is mandatory. None is called after
  * destroy. After bh_device_detach() only cancel and destroy are called.
  */
 struct bh_device_ops {
@@ -133,6 +133,12 @@ struct bh_device_ops {
 	void (*suspend)(struct bh_device *d, bool suspended);
 
 	/*
+	 * Optional. Power came back after it was gone (another machine was switched on):
+	 * what a guest did to the medium, such as ejecting it, is over.
+	 */
+	void (*power_on)(struct bh_device *d);
+
+	/*
 	 * Free the device; it is in no port. Transfers still owned are ended first.
 	 */
 	void (*destroy)(struct bh_device *d);
@@ -170,6 +176,7 @@ void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alt
 void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
 const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address);
 void bh_device_suspend(struct bh_device *d, bool suspended);
+void bh_device_power_on(struct bh_device *d);
 void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
 
 /* Upcalls. A device that is in no port may make them; nothing happens. */

@@ -71,6 +71,9 @@ int bh_vfio_user_attach(struct bh_vfio_user *v, int fd);
 /* The client's socket; -1: no client. */
 int bh_vfio_user_fd(const struct bh_vfio_user *v);
 
+/* Has the client agreed on a version? Until then nobody can say that it is one. */
+bool bh_vfio_user_agreed(const struct bh_vfio_user *v);
+
 /*
  * A reply waits for room in the socket. Until it is gone, call writable(), not
  * readable(): no request is read meanwhile, so nothing piles up. Call check() once
