@@ -93,10 +93,18 @@ static bool can_linger(const struct bh_destination *d)
 	return d->state == BH_WAIT && !d->cancelling && !d->finishes && d->batch.count > 1;
 }
 
+/* What moves earns patience, but not for ever: the guest waits for the first packet. */
+static uint64_t lingers_until(const struct bh_destination *d)
+{
+	uint64_t linger = d->engine->config.linger_us;
+
+	return BH_MIN(d->waiting_since + linger, d->issued_at + 2 * linger);
+}
+
 static struct bh_destination *find_lingering(const struct bh_engine *e)
 {
 	bh_list_each(d, &e->active, struct bh_destination, link)
-		if (can_linger(d) && e->now_us - d->waiting_since >= e->config.linger_us)
+		if (can_linger(d) && e->now_us >= lingers_until(d))
 			return d;
 	return NULL;
 }
@@ -116,7 +124,7 @@ uint64_t bh_engine_deadline(const struct bh_engine *e)
 
 	bh_list_each(d, &e->active, struct bh_destination, link)
 		if (can_linger(d))
-			deadline = BH_MIN(deadline, d->waiting_since + e->config.linger_us);
+			deadline = BH_MIN(deadline, lingers_until(d));
 	return deadline;
 }
 

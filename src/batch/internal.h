@@ -33,9 +33,6 @@ uint32_t bh_outcome_ahead(const struct bh_destination *d);
 enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
                          enum bh_status status);
 
-/* states.c: SCAN and ISSUE; skip: bytes of the head that the device has already. */
-enum bh_answer bh_issue(struct bh_destination *d, const struct bh_descriptor *head, uint32_t skip);
-
 /* states.c: input A in a state just entered. */
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head);
 

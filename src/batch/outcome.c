@@ -142,10 +142,9 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 	}
 	taken = was_taken(r, o);
 	if (!taken && o->status == BH_CANCELLED) {
-		uint32_t skip = o->actual - r->offset;
-
+		d->partly = (struct bh_part){.id = r->id, .bytes = o->actual - r->offset};
 		finish(d);
-		return bh_issue(d, head, skip);
+		return bh_request(d, head); /* the rest */
 	}
 	answer = bh_retire(d, head, taken ? r->length : 0, taken ? BH_SUCCESS : o->status);
 	if (answer != BH_ANSWER_RETIRED)

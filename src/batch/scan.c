@@ -11,9 +11,10 @@
 
 #include <base/util.h>
 
-static uint32_t seen_slot(const struct bh_batch *b, uint64_t id)
+/* Multiply and shift with a secret odd key: nobody can choose ids that fall together. */
+static uint32_t seen_slot(const struct bh_engine *e, const struct bh_batch *b, uint64_t id)
 {
-	return (uint32_t)((id * 0x9e3779b97f4a7c15u) >> 32) & (2 * b->record_capacity - 1);
+	return (uint32_t)((id * e->config.hash_key) >> 40) & (2 * b->record_capacity - 1);
 }
 
 static uint32_t next_slot(const struct bh_batch *b, uint32_t slot)
@@ -21,17 +22,17 @@ static uint32_t next_slot(const struct bh_batch *b, uint32_t slot)
 	return (slot + 1) & (2 * b->record_capacity - 1);
 }
 
-static bool seen(const struct bh_batch *b, uint64_t id)
+static bool seen(const struct bh_engine *e, const struct bh_batch *b, uint64_t id)
 {
-	for (uint32_t i = seen_slot(b, id); b->seen[i].stamp == b->stamp; i = next_slot(b, i))
+	for (uint32_t i = seen_slot(e, b, id); b->seen[i].stamp == b->stamp; i = next_slot(b, i))
 		if (b->seen[i].id == id)
 			return true;
 	return false;
 }
 
-static void remember(struct bh_batch *b, uint64_t id)
+static void remember(const struct bh_engine *e, struct bh_batch *b, uint64_t id)
 {
-	uint32_t i = seen_slot(b, id);
+	uint32_t i = seen_slot(e, b, id);
 
 	while (b->seen[i].stamp == b->stamp)
 		i = next_slot(b, i);
@@ -107,7 +108,7 @@ static bool grow_records(struct bh_destination *d)
 	b->stamp = BH_MAX(b->stamp, 1u); /* zero marks what was never used */
 	for (uint32_t i = 0; i < old * 2u; i++)
 		if (old_table[i].stamp == b->stamp)
-			remember(b, old_table[i].id);
+			remember(d->engine, b, old_table[i].id);
 	free(old_table);
 	account(d->engine, before, batch_memory(b));
 	return true;
@@ -135,7 +136,7 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 		};
 		b->zero_packet = td->length == 0 && b->length > 0;
 	}
-	remember(b, td->id);
+	remember(d->engine, b, td->id);
 	b->length += bytes;
 	b->count++;
 	return TAKEN;
@@ -170,7 +171,7 @@ static bool ends_before(const struct bh_destination *d, const struct bh_descript
 		*ret_end = BH_SCAN_DIRECTION;
 	else if (td->toggle == last->toggle)
 		*ret_end = BH_SCAN_TOGGLE;
-	else if (seen(&d->batch, td->id))
+	else if (seen(d->engine, &d->batch, td->id))
 		*ret_end = BH_SCAN_RING;
 	else if (!d->in && td->length > d->max_packet)
 		*ret_end = BH_SCAN_INVALID;

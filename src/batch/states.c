@@ -88,24 +88,38 @@ void bh_destination_check(const struct bh_destination *d)
 
 /* --- A: a descriptor is offered ------------------------------------------------ */
 
-enum bh_answer bh_issue(struct bh_destination *d, const struct bh_descriptor *head, uint32_t skip)
+/* Bytes of this head that the device has already; of another one they were for nothing. */
+static uint32_t take_part(struct bh_destination *d, const struct bh_descriptor *head)
+{
+	struct bh_part part = d->partly;
+
+	d->partly.bytes = 0;
+	if (part.bytes && (part.id != head->id || part.bytes >= head->length)) {
+		d->engine->counters.ahead_bytes += part.bytes;
+		return 0;
+	}
+	return part.bytes;
+}
+
+static enum bh_answer issue(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	enum bh_answer answer;
 
 	if (!bh_scan(d, head, &answer))
 		return answer;
-	d->batch.skip = skip;
+	d->batch.skip = take_part(d, head);
 	d->verify_next = 0;
 	d->unoffered = d->withdrawn = false;
 	d->offered_in_pass = true;
 	d->offered_frame = d->engine->frame;
-	d->waiting_since = d->engine->now_us;
+	d->issued_at = d->waiting_since = d->engine->now_us;
 	d->engine->counters.batches++;
 	bh_set_state(d, BH_WAIT);
 	d->issuing = true;
 	d->carrier->start(d);
 	d->issuing = false;
-	return d->state == BH_WAIT ? BH_ANSWER_BUSY : bh_request(d, head);
+	/* IDLE again: reset, perhaps unplugged, while it was being issued. */
+	return d->state == BH_WAIT || d->state == BH_IDLE ? BH_ANSWER_BUSY : bh_request(d, head);
 }
 
 static enum bh_answer idle_request(struct bh_destination *d, const struct bh_descriptor *head)
@@ -113,7 +127,7 @@ static enum bh_answer idle_request(struct bh_destination *d, const struct bh_des
 	/* A packet larger than the endpoint's largest is noise to a device: it does not answer. */
 	if (!d->in && head->length > d->max_packet)
 		return bh_retire(d, head, 0, BH_NO_RESPONSE);
-	return bh_issue(d, head, 0);
+	return issue(d, head);
 }
 
 static enum bh_answer wait_request(struct bh_destination *d, const struct bh_descriptor *head)
@@ -171,16 +185,21 @@ enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *
 	return BH_ANSWER_BUSY;
 }
 
+void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head)
+{
+	if (d->state != BH_IDLE && head->chain == d->batch.chain) {
+		d->offered_in_pass = true;
+		d->offered_frame = d->engine->frame;
+	}
+}
+
 enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	struct bh_engine_counters *c = &d->engine->counters;
 	enum bh_answer answer;
 
 	c->offers++;
-	if (d->state != BH_IDLE && head->chain == d->batch.chain) {
-		d->offered_in_pass = true;
-		d->offered_frame = d->engine->frame;
-	}
+	bh_destination_seen(d, head);
 	answer = bh_request(d, head);
 	c->busy += answer == BH_ANSWER_BUSY;
 	bh_destination_check(d);
@@ -192,7 +211,8 @@ enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_de
 void bh_cancel_transfer(struct bh_destination *d, enum bh_cancel why)
 {
 	if (d->cancelling) {
-		if (why == BH_CANCEL_RESET)
+		/* Being cancelled for its own sake, and now for the guest's. */
+		if (why == BH_CANCEL_RESET || d->cancelling == BH_CANCEL_LINGER)
 			d->cancelling = why;
 		return;
 	}
@@ -237,6 +257,13 @@ static bool cut_at_change(struct bh_destination *d)
 	return true;
 }
 
+/* A reset, and nobody was told of bytes that the device took. */
+static void count_forgotten(struct bh_destination *d, uint32_t bytes)
+{
+	if (!d->in)
+		d->engine->counters.ahead_bytes += bytes;
+}
+
 static void wait_complete(struct bh_destination *d, enum bh_status status, uint32_t actual)
 {
 	enum bh_cancel why = d->cancelling;
@@ -248,9 +275,10 @@ static void wait_complete(struct bh_destination *d, enum bh_status status, uint3
 	else if (why == BH_CANCEL_LINGER)
 		d->one_at_a_time = true;
 
-	if (why == BH_CANCEL_RESET)
+	if (why == BH_CANCEL_RESET) {
+		count_forgotten(d, d->outcome.actual);
 		to = BH_IDLE;
-	else if (why == BH_CANCEL_CHANGED && !cut_at_change(d))
+	} else if (why == BH_CANCEL_CHANGED && !cut_at_change(d))
 		to = BH_FAILURE;
 	else if (d->outcome.status == BH_CANCELLED && d->outcome.actual == 0)
 		to = BH_IDLE;
@@ -282,6 +310,7 @@ static void wait_reset(struct bh_destination *d)
 
 static void data_reset(struct bh_destination *d)
 {
+	count_forgotten(d, bh_outcome_ahead(d));
 	bh_batch_drop(d);
 	bh_set_state(d, BH_IDLE);
 }
@@ -300,6 +329,8 @@ void bh_destination_reset(struct bh_destination *d)
 	};
 
 	d->one_at_a_time = false;
+	count_forgotten(d, d->partly.bytes);
+	d->partly.bytes = 0;
 	if (reset[d->state])
 		reset[d->state](d);
 	bh_destination_check(d);

@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
 
 #include <base/util.h>
 #include <function/disk.h>
@@ -134,6 +136,9 @@ int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *erro
 	if (r)
 		return r;
 	config.ports = (unsigned)ports;
+	if (getrandom(&config.engine.hash_key, sizeof(config.engine.hash_key), GRND_NONBLOCK) < 0)
+		config.engine.hash_key ^= (uint64_t)getpid() << 20;
+	config.engine.hash_key |= 1;
 	if (!batch)
 		config.engine.max_batch_descriptors = 1;
 	*ret = config;

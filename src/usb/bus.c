@@ -186,6 +186,15 @@ enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, cons
 	return bh_bus_retire(b, d, 0, BH_NO_RESPONSE);
 }
 
+void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d)
+{
+	struct bh_attached *a = listener(b, token);
+	struct bh_endpoint *ep = a ? a->endpoints[token->pid == BH_PID_IN][token->endpoint & 15] : NULL;
+
+	if (ep && ep->destination.engine)
+		bh_destination_seen(&ep->destination, d);
+}
+
 /* --- time ----------------------------------------------------------------------- */
 
 static uint64_t attached_deadline(const struct bh_attached *a)

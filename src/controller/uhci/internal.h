@@ -55,6 +55,7 @@ struct bh_uhci {
 	/* time */
 	uint64_t epoch_us;     /* when frame number frnum began */
 	uint64_t frames_begun; /* since the epoch */
+	uint64_t frames_passed; /* of those begun, walked to their end: what FRNUM may show */
 	uint64_t frames_run;   /* ever; what the engine calls a frame */
 	uint64_t active_frame; /* of frames_run: when there was last anything to do */
 	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
@@ -71,6 +72,7 @@ struct bh_uhci {
 	uint16_t pending;    /* USBSTS bits to be reported at the end of the slice */
 	uint32_t mark;       /* entries of the current frame walked in earlier slices */
 	bool unfinished;     /* the last walk ran out of its budget */
+	bool incomplete;     /* the walk under way broke off */
 	bool first_walk;     /* of a frame: isochronous descriptors, IOC of inactive ones */
 	uint32_t budget;     /* entries left in this slice */
 	int32_t bus_time;    /* pace: byte times left in this frame */
@@ -81,6 +83,7 @@ struct bh_uhci {
 /* uhci.c */
 void uhci_update_interrupt(struct bh_uhci *u);
 void uhci_kick(struct bh_uhci *u);                    /* something changed: look at once */
+void uhci_bus_changed(struct bh_uhci *u);             /* a device came or went */
 void uhci_expect_work(struct bh_uhci *u);             /* the same, and keep looking for a while */
 void uhci_process_error(struct bh_uhci *u);           /* a descriptor makes no sense: halt */
 void uhci_bus_error(struct bh_uhci *u);               /* guest memory is not there: halt, if it stays so */
@@ -89,7 +92,7 @@ void uhci_stop(struct bh_uhci *u);
 void uhci_host_reset(struct bh_uhci *u);
 void uhci_resume_event(struct bh_uhci *u);            /* on the bus while globally suspended */
 bool uhci_running(const struct bh_uhci *u);
-uint16_t uhci_frame_number(const struct bh_uhci *u);  /* now, by the clock */
+uint16_t uhci_frame_number(struct bh_uhci *u);        /* now; walks what is due first */
 
 /* registers.c */
 uint32_t uhci_register_read(struct bh_pci *p, unsigned bar, uint32_t offset, unsigned length);

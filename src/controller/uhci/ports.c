@@ -24,6 +24,7 @@ static void port_connected(struct bh_bus *b, unsigned port, bool connected)
 		now = (now & (uint16_t) ~(PORTSC_PE | PORTSC_SUSP | PORTSC_RD)) | PORTSC_PEC;
 	*portsc = now | PORTSC_CSC;
 	uhci_resume_event(u);
+	uhci_bus_changed(u);
 }
 
 static void port_wakeup(struct bh_bus *b, unsigned port)

@@ -13,7 +13,7 @@ struct reg {
 	uint32_t reset;
 	uint32_t writable;    /* RW */
 	uint32_t clear;       /* RWC */
-	uint32_t (*read)(const struct bh_uhci *u);
+	uint32_t (*read)(struct bh_uhci *u);
 	bool (*locked)(const struct bh_uhci *u); /* writes are ignored */
 	void (*write)(struct bh_uhci *u, uint32_t old, uint32_t now);
 	size_t field; /* in struct bh_uhci */
@@ -45,6 +45,7 @@ static void command_written(struct bh_uhci *u, uint32_t old, uint32_t now)
 	if (now & USBCMD_GRESET) {
 		if (!(old & USBCMD_GRESET))
 			uhci_global_reset(u);
+		u->usbcmd = USBCMD_GRESET; /* in reset, nothing else can be asked for */
 		return;
 	}
 	if (now & USBCMD_HCRESET) {
@@ -78,7 +79,7 @@ static void enable_written(struct bh_uhci *u, uint32_t old, uint32_t now)
 	uhci_update_interrupt(u);
 }
 
-static uint32_t frame_number_read(const struct bh_uhci *u)
+static uint32_t frame_number_read(struct bh_uhci *u)
 {
 	return uhci_frame_number(u);
 }
@@ -151,7 +152,7 @@ static const struct reg *find(const struct bh_uhci *u, uint32_t offset, size_t *
 	return NULL;
 }
 
-static uint32_t read_register(const struct bh_uhci *u, const struct reg *r, size_t index)
+static uint32_t read_register(struct bh_uhci *u, const struct reg *r, size_t index)
 {
 	return r->read ? r->read(u) : load(u, r, index);
 }
@@ -159,10 +160,11 @@ static uint32_t read_register(const struct bh_uhci *u, const struct reg *r, size
 /* mask: the bits of the register that the access covers. */
 static void write_register(struct bh_uhci *u, const struct reg *r, size_t index, uint32_t value, uint32_t mask)
 {
-	uint32_t old = read_register(u, r, index), now = old;
+	uint32_t old, now;
 
 	if (r->locked && r->locked(u))
 		return;
+	old = now = read_register(u, r, index);
 	now = (now & ~(r->writable & mask)) | (value & r->writable & mask);
 	now &= ~(value & r->clear & mask);
 	store(u, r, index, now);

@@ -49,6 +49,13 @@ static bool idle_lap(struct walk *w, uint32_t address)
 	return false;
 }
 
+/* Guest memory is not there: what follows was not seen. */
+static void broken(struct bh_uhci *u)
+{
+	u->incomplete = true;
+	uhci_bus_error(u);
+}
+
 /* False: the walk ends here. */
 static bool visit_queue(struct bh_uhci *u, struct walk *w)
 {
@@ -58,7 +65,7 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	if (idle_lap(w, address))
 		return false;
 	if (!bh_memory_read(&u->guest->memory, address, &raw, sizeof(raw))) {
-		uhci_bus_error(u);
+		broken(u);
 		return false;
 	}
 	w->qh_link = bh_get_le32(raw.link);
@@ -89,13 +96,15 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 	if (!w->qh && idle_lap(w, w->link & LINK_ADDRESS))
 		return false;
 	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_INVALID) {
-		uhci_bus_error(u);
+		broken(u);
 		return false;
 	}
 	if (w->entries > u->mark)
 		result = uhci_td_execute(u, &td, w->qh, &w->element);
-	if (result == TD_FATAL)
+	if (result == TD_FATAL) {
+		u->incomplete = true;
 		return false;
+	}
 	if (result == TD_COMPLETED || result == TD_STOPPED)
 		w->worked = w->progress = true;
 	leave_td(w, &td, result);
@@ -108,7 +117,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 	bool on = true;
 
 	u->counters.walks++;
-	u->unfinished = false;
+	u->unfinished = u->incomplete = false;
 	if (!bh_memory_load32(&u->guest->memory, u->frbaseadd + 4 * (frame % FRAME_LIST_SIZE), &w.link)) {
 		uhci_bus_error(u);
 		return false;
@@ -123,7 +132,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 		u->counters.entries++;
 		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_td(u, &w);
 	}
-	if (!u->unfinished)
+	if (!u->unfinished && !u->incomplete)
 		bh_engine_pass_done(&u->bus.engine);
 	/* Work done moves the queues on by itself; only an idle schedule has to be passed over. */
 	u->mark = u->unfinished && !w.progress ? w.entries : 0;
@@ -131,5 +140,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 		u->mark = 0;
 		u->unfinished = false; /* enough for this frame */
 	}
+	if (!u->unfinished)
+		u->frames_passed = u->frames_begun;
 	return w.progress;
 }

@@ -93,6 +93,8 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 	struct td td;
 	enum bh_found found = uhci_td_fetch(u, address, &td);
 
+	/* Looking ahead takes time like any other look: this slice will be over sooner. */
+	u->budget -= u->budget > 0;
 	if (found != BH_FOUND)
 		return found;
 	if (!token_makes_sense(td.token) || (td.control & TD_IOS))
@@ -295,8 +297,10 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
 	d = descriptor_of(td, chain_of(td, qh));
-	if (!fits_frame(u, d.length))
+	if (!fits_frame(u, d.length)) {
+		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;
+	}
 	u->scanned_td = td->address;
 	u->scanned_link = td->link;
 	answer = bh_bus_offer(&u->bus, &token, &d);

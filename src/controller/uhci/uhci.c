@@ -20,7 +20,7 @@
 #define LATE_FRAMES 16u
 
 /* Queue heads and descriptors visited before the rest of the server gets its turn: well under a frame's time. */
-#define SLICE_ENTRIES 2048u
+#define SLICE_ENTRIES 4096u
 
 /* Looking for new work: at first so often, backing off to so seldom, for so long after the last. */
 #define POLL_FIRST_US   20u
@@ -84,11 +84,25 @@ static uint64_t frames_due(const struct bh_uhci *u, uint64_t now)
 	return (now - u->epoch_us) / FRAME_US + 1;
 }
 
-uint16_t uhci_frame_number(const struct bh_uhci *u)
+/*
+ * A driver that has seen the number change takes it that the controller has let go
+ * of what was unlinked before. So what is due is walked first, and a frame shows
+ * only when its walk has come to its end.
+ */
+uint16_t uhci_frame_number(struct bh_uhci *u)
 {
-	uint64_t passed = uhci_running(u) ? frames_due(u, now_us(u)) - 1 : 0;
+	uint64_t due;
 
-	return (uint16_t)((u->frnum + passed) & FRNUM_MASK);
+	if (!uhci_running(u))
+		return u->frnum;
+	due = frames_due(u, now_us(u));
+	if (!bh_pci_dma_allowed(&u->pci))
+		return (uint16_t)((u->frnum + due - 1) & FRNUM_MASK);
+	if (u->frames_passed < due && !u->in_run)
+		bh_uhci_run(u);
+	if (!uhci_running(u)) /* it found an error */
+		return u->frnum;
+	return (uint16_t)((u->frnum + BH_MAX(u->frames_passed, 1u) - 1) & FRNUM_MASK);
 }
 
 static void run_at(struct bh_uhci *u, uint64_t at)
@@ -97,6 +111,14 @@ static void run_at(struct bh_uhci *u, uint64_t at)
 		return;
 	u->run_at_us = at;
 	u->guest->ops->run_at(u->guest, at);
+}
+
+void uhci_bus_changed(struct bh_uhci *u)
+{
+	if (uhci_running(u))
+		uhci_kick(u);
+	else if (!u->in_run)
+		run_at(u, bh_bus_deadline(&u->bus));
 }
 
 void uhci_kick(struct bh_uhci *u)
@@ -125,7 +147,7 @@ void uhci_start(struct bh_uhci *u)
 {
 	u->usbsts &= (uint16_t)~USBSTS_HCH;
 	u->epoch_us = now_us(u);
-	u->frames_begun = 0;
+	u->frames_begun = u->frames_passed = 0;
 	u->mark = 0;
 	uhci_kick(u);
 }
@@ -223,7 +245,7 @@ static bool begin_frames(struct bh_uhci *u, uint64_t now)
 	while (u->frames_begun < due && uhci_running(u)) {
 		u->counters.frames_late += u->frames_begun + 1 < due;
 		begin_frame(u);
-		u->budget = BH_MAX(u->budget, 1u);
+		u->budget = BH_MAX(u->budget, SLICE_ENTRIES / LATE_FRAMES);
 		progress |= work(u);
 	}
 	return progress;
@@ -274,7 +296,7 @@ void bh_uhci_run(struct bh_uhci *u)
 			progress = work(u);
 		report_causes(u);
 	} else if (uhci_running(u)) {
-		u->frames_begun = frames_due(u, now); /* time goes on, nobody looks */
+		u->frames_begun = u->frames_passed = frames_due(u, now); /* time goes on, nobody looks */
 		u->unfinished = u->again = false;
 	}
 	if (progress)

@@ -76,6 +76,7 @@ extern const struct bh_verifier bh_verify_exact; /* address, token, buffer addre
 
 struct bh_engine_config {
 	const struct bh_verifier *verifier;
+	uint64_t hash_key; /* an odd number the guest cannot know: it chooses what is hashed */
 	uint32_t max_batch_bytes;       /* of one batch */
 	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
 	uint64_t max_bytes;             /* of all batches and records together */
@@ -88,6 +89,7 @@ struct bh_engine_config {
 #define BH_ENGINE_DEFAULTS                                                                     \
 	((struct bh_engine_config){                                                            \
 		.verifier = &bh_verify_exact,                                                  \
+		.hash_key = 0x9e3779b97f4a7c15u,                                               \
 		.max_batch_bytes = 256 * 1024,                                                 \
 		.max_batch_descriptors = 4096,                                                 \
 		.max_bytes = 16 * 1024 * 1024,                                                 \
@@ -159,6 +161,12 @@ struct bh_batch {
 	bool zero_packet; /* OUT: ends in a zero-length packet after full ones */
 };
 
+/* Of a descriptor that the device took in part: what is left is sent from there on. */
+struct bh_part {
+	uint64_t id;
+	uint32_t bytes; /* 0: none */
+};
+
 /* What came of it, being handed out. */
 struct bh_outcome {
 	enum bh_status status;
@@ -190,7 +198,9 @@ struct bh_destination {
 	bool unoffered;            /* since ISSUE, a whole pass went by without an offer from its chain */
 	bool withdrawn;            /* since ISSUE, the guest was found not to want it any more */
 	bool one_at_a_time;        /* lingered without a byte: single packets until one moves */
-	uint64_t waiting_since;    /* microseconds */
+	uint64_t issued_at;        /* microseconds */
+	uint64_t waiting_since;    /* the same, or when something last moved */
+	struct bh_part partly;     /* taken of the next head, in a transfer that was cancelled */
 	uint64_t offered_frame;    /* of the last offer from its own chain */
 	struct bh_list link; /* engine->active */
 };
@@ -225,6 +235,9 @@ void bh_destination_finish(struct bh_destination *d);
  * and stands at the head of its chain.
  */
 enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_descriptor *head);
+
+/* The descriptor is there to be offered, but its turn has not come: it was not withdrawn. */
+void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head);
 
 /* Input B. actual: bytes moved, no more than asked for. */
 void bh_destination_complete(struct bh_destination *d, enum bh_status status, uint32_t actual);

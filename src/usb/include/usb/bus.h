@@ -28,10 +28,10 @@ struct bh_token {
 	bool low_speed; /* sent at low speed */
 };
 
-/* A destination's coding in bh_descriptor.destination. */
+/* A destination's coding in bh_descriptor.destination. What is sent at another speed is heard by others. */
 static inline uint64_t bh_token_destination(const struct bh_token *t)
 {
-	return (uint64_t)t->address << 8 | (uint64_t)t->endpoint << 1 | (t->pid == BH_PID_IN);
+	return (uint64_t)t->low_speed << 16 | (uint64_t)t->address << 8 | (uint64_t)t->endpoint << 1 | (t->pid == BH_PID_IN);
 }
 
 struct bh_bus;
@@ -92,6 +92,9 @@ void bh_bus_remove(struct bh_bus *b, unsigned port, void (*destroy)(struct bh_de
  * BH_NO_RESPONSE.
  */
 enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
+
+/* The packet is there, but its turn has not come (the frame is full): nothing is withdrawn. */
+void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
 
 /* What the controller does to a port. Reset: the device is back in its default state. */
 void bh_bus_port_reset(struct bh_bus *b, unsigned port);
