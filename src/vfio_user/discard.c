@@ -1,29 +1,59 @@
 /*
  * Closing file descriptors that a client sent and that are not what it may send.
  * close() can wait: a socket lingers over what nobody reads, a file on FUSE asks its
- * server. What cannot wait (memory, eventfds) is closed at once; for the rest there
- * are a few threads of a moment, so that the controller's own never sleeps there.
- * Where all of them sleep the descriptor is left open: the client that did this is
- * limited to so many descriptors a message, and we to so many altogether.
+ * server. What cannot wait (memory, eventfds) is closed at once; the rest is left to
+ * a thread, so that the controller's own never sleeps there. If that thread sleeps
+ * for good and its queue is full, descriptors stay open; the next message that needs
+ * one is refused for want of it, and the server goes on.
  */
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <unistd.h>
 
 #include "internal.h"
 
-#define MAX_CLOSERS 16
+#define QUEUE_SIZE 512u
 
-static atomic_int closers;
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t more;
+	bool running;
+	int fds[QUEUE_SIZE];
+	unsigned first, count;
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER, .more = PTHREAD_COND_INITIALIZER};
 
-static void *close_there(void *fd)
+static void *close_all(void *nothing)
 {
-	close((int)(intptr_t)fd);
-	atomic_fetch_sub(&closers, 1);
-	return NULL;
+	for (;;) {
+		int fd;
+
+		pthread_mutex_lock(&queue.lock);
+		while (!queue.count)
+			pthread_cond_wait(&queue.more, &queue.lock);
+		fd = queue.fds[queue.first];
+		queue.first = (queue.first + 1) % QUEUE_SIZE;
+		queue.count--;
+		pthread_mutex_unlock(&queue.lock);
+		close(fd);
+	}
+	return nothing;
+}
+
+/* Signals are the main thread's: this one is born with all of them blocked. */
+static bool start_thread(void)
+{
+	sigset_t all, before;
+	pthread_t thread;
+	int r;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	r = pthread_create(&thread, NULL, close_all, NULL);
+	if (!r)
+		pthread_detach(thread);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return !r;
 }
 
 bool vfu_is_memory(int fd)
@@ -33,24 +63,16 @@ bool vfu_is_memory(int fd)
 
 void vfu_discard(int fd)
 {
-	pthread_attr_t attributes;
-	sigset_t all, before;
-	pthread_t thread;
-
 	if (vfu_is_memory(fd) || vfu_is_eventfd(fd)) {
 		close(fd);
 		return;
 	}
-	if (atomic_fetch_add(&closers, 1) >= MAX_CLOSERS) {
-		atomic_fetch_sub(&closers, 1);
-		return;
+	pthread_mutex_lock(&queue.lock);
+	if (!queue.running)
+		queue.running = start_thread();
+	if (queue.running && queue.count < QUEUE_SIZE) {
+		queue.fds[(queue.first + queue.count++) % QUEUE_SIZE] = fd;
+		pthread_cond_signal(&queue.more);
 	}
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	if (pthread_create(&thread, &attributes, close_there, (void *)(intptr_t)fd))
-		atomic_fetch_sub(&closers, 1);
-	pthread_attr_destroy(&attributes);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_mutex_unlock(&queue.lock);
 }
