@@ -1,8 +1,11 @@
 #include "statistics.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void count(json_t *o, const char *key, uint64_t value)
 {
@@ -77,6 +80,24 @@ static json_t *vfio_user_json(const struct bh_vfio_user_counters *c)
 	return o;
 }
 
+/* By way of a new file beside it, so that whoever reads sees all of one or of the other. */
+static int replace(const char *path, char *temporary, const json_t *o)
+{
+	int fd = mkostemp(temporary, O_CLOEXEC), r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (json_dumpfd(o, fd, JSON_INDENT(2)) || fchmod(fd, 0644))
+		r = errno ? -errno : -EIO;
+	if (close(fd) && !r)
+		r = -errno;
+	if (!r && rename(temporary, path))
+		r = -errno;
+	if (r)
+		unlink(temporary);
+	return r;
+}
+
 int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices)
 {
 	json_t *o = json_object();
@@ -88,10 +109,10 @@ int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfi
 	json_object_set_new(o, "uhci", uhci_json(bh_uhci_counters(u)));
 	json_object_set_new(o, "devices", devices);
 	json_object_set_new(o, "vfio_user", vfio_user_json(bh_vfio_user_counters(v)));
-	if (asprintf(&temporary, "%s.new", path) < 0)
+	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
 		r = -ENOMEM;
-	else if (json_dump_file(o, temporary, JSON_INDENT(2)) || rename(temporary, path))
-		r = errno ? -errno : -EIO;
+	else
+		r = replace(path, temporary, o);
 	free(temporary);
 	json_decref(o);
 	return r;
