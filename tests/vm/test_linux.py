@@ -175,6 +175,8 @@ def test_readonly_disk_stays_as_it_is(controller, directory):
     image.write_bytes(before)
     script = """. /bh.sh
         wait_for /dev/sda || exit 1
+        # Linux clears the flag while it looks at a removable medium again; opening waits for that.
+        dd if=/dev/sda of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null
         say ro=$(cat /sys/block/sda/ro)
         dd if=/dev/zero of=/dev/sda bs=4k count=1 oflag=direct conv=fsync 2>/dev/null && say wrote=yes
         say sum=$(sum_of /dev/sda 1 0)"""
