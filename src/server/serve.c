@@ -329,7 +329,7 @@ static void client_connects(uv_poll_t *p, int status, int events)
 		if (!s->turned_away)
 			say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
 		s->turned_away = true; /* said once for each client that is there */
-		close(fd);
+		bh_vfio_user_refuse(fd);
 	}
 }
 

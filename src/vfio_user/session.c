@@ -137,7 +137,7 @@ static int let_go(struct bh_vfio_user *v, int why, const char *text)
 	vfu_dma_unmap_all(v);
 	vfu_close_fds(&v->fds);
 	vfu_close_fds(&v->fds_ahead);
-	close(v->fd);
+	bh_vfio_user_refuse(v->fd);
 	v->fd = -1;
 	v->poisoned = false;
 	return why;
@@ -216,15 +216,27 @@ static ssize_t receive_first(struct bh_vfio_user *v)
 	return fits ? n : -EPROTO;
 }
 
-/* The rest of the body. Descriptors sent with it have no meaning; the kernel closes them. */
+/* The rest of the body. Descriptors sent with it have no meaning; left to the kernel, closing them could wait. */
 static ssize_t receive_rest(struct bh_vfio_user *v)
 {
-	ssize_t n = recv(v->fd, v->in + v->received, message_size(v) - v->received, MSG_DONTWAIT);
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(MAX_FDS * sizeof(int))];
+	} control;
+	struct iovec iov = {v->in + v->received, message_size(v) - v->received};
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control),
+	};
+	struct fds arrived = {.count = 0};
+	ssize_t n = recvmsg(v->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	bool fits;
 
 	if (n < 0)
 		return -errno;
 	v->received += (size_t)n;
-	return n;
+	fits = (!m.msg_controllen && !(m.msg_flags & MSG_CTRUNC)) || collect_fds(&m, &arrived);
+	vfu_close_fds(&arrived);
+	return fits ? n : -EPROTO;
 }
 
 static bool size_valid(const struct bh_vfio_user *v)
@@ -479,6 +491,12 @@ int bh_vfio_user_attach(struct bh_vfio_user *v, int fd)
 	v->reply_size = v->reply_sent = 0;
 	v->counters.clients++;
 	return 0;
+}
+
+void bh_vfio_user_refuse(int fd)
+{
+	shutdown(fd, SHUT_RDWR); /* this the client sees at once; what it had queued may hold anything */
+	vfu_discard(fd);
 }
 
 int bh_vfio_user_fd(const struct bh_vfio_user *v)

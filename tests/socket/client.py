@@ -57,9 +57,12 @@ class Gone(Exception):
 
 class Client:
     def __init__(self, path, timeout=5.0):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """path: of the server's socket; or a socket that is connected to it."""
+        connected = isinstance(path, socket.socket)
+        self.socket = path if connected else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        if not connected:
+            self.socket.connect(os.fspath(path))
         self.next_id = 1
 
     def close(self):

@@ -1,5 +1,7 @@
 """The server under test: $BULKHEAD, by default the one in ./build."""
 
+import contextlib
+import functools
 import os
 import pathlib
 import signal
@@ -10,23 +12,32 @@ import pytest
 
 import client
 
-BINARY = pathlib.Path(os.environ.get("BULKHEAD", pathlib.Path(__file__).parents[2] / "build" / "bulkhead"))
+BINARY = pathlib.Path(os.environ.get("BULKHEAD", pathlib.Path(__file__).parents[2] / "build" / "bulkhead")).absolute()
 IMAGE_SIZE = 8 << 20
 
 
 class Server:
-    """One server process with one disk; its standard error goes to a file."""
+    """One server process with one disk, or none (image=None); what it prints goes to files.
 
-    def __init__(self, directory, image, controller="uhci", device="", name="server"):
-        self.path = directory / f"{name}.sock"
-        self.stderr = directory / f"{name}.stderr"
-        arguments = ["serve", "--socket-path", str(self.path), "--controller", controller]
+    It listens at path (directory/name.sock), or is given fd, a socket, instead.
+    """
+
+    def __init__(self, directory, image, controller="uhci", device="", name="server", path=None, fd=None,
+                 options=(), **popen):
+        self.pauses = 0
+        self.path = path or directory / f"{name}.sock"
+        self.stdout, self.stderr = directory / f"{name}.stdout", directory / f"{name}.stderr"
+        arguments = ["serve", "--controller", controller, *map(str, options)]
+        arguments += ["--socket-path", self.path] if fd is None else ["--fd", str(fd)]
         if image is not None:
             arguments += ["--device", f"disk,file={image}{device}"]
-        with open(self.stderr, "wb") as stderr, open(directory / f"{name}.stdout", "wb") as stdout:
-            self.process = subprocess.Popen(
-                [str(BINARY), *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
-            )
+        with open(self.stdout, "wb") as stdout, open(self.stderr, "wb") as stderr:
+            self.process = subprocess.Popen([BINARY, *arguments], stdin=subprocess.DEVNULL, stdout=stdout,
+                                            stderr=stderr, pass_fds=[] if fd is None else [fd], **popen)
+        if fd is None:
+            self.wait_path()
+
+    def wait_path(self):
         end = time.monotonic() + 10
         while not self.path.exists():
             assert self.process.poll() is None, f"the server ended: {self.log()}"
@@ -61,7 +72,7 @@ class Server:
         while True:
             try:
                 return connect()
-            except (client.Gone, ConnectionRefusedError, BlockingIOError):
+            except (client.Gone, ConnectionRefusedError, BlockingIOError, FileNotFoundError):
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.01)
@@ -74,6 +85,13 @@ class Server:
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def wait_descriptors(self, count, timeout=2.0):
+        """Those it was sent and does not want need not be closed at once."""
+        end = time.monotonic() + timeout
+        while self.descriptors() != count:
+            assert time.monotonic() < end, f"{self.descriptors()} descriptors, not {count}"
+            time.sleep(0.01)
+
     def mappings(self):
         with open(f"/proc/{self.process.pid}/maps") as maps:
             return sum("memfd:guest" in line for line in maps)
@@ -85,6 +103,20 @@ class Server:
             with open(f"/proc/{self.process.pid}/task/{thread}/schedstat") as schedstat:
                 total += int(schedstat.read().split()[0])
         return total / 1e9
+
+    @contextlib.contextmanager
+    def paused(self):
+        """What clients send meanwhile is all there when it goes on. May be nested."""
+        if not self.pauses:
+            self.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+        self.pauses += 1
+        try:
+            yield
+        finally:
+            self.pauses -= 1
+            if not self.pauses:
+                self.process.send_signal(signal.SIGCONT)
 
     def terminate(self, timeout=10):
         self.process.send_signal(signal.SIGTERM)
@@ -101,14 +133,22 @@ class Server:
                 pytest.fail("SIGTERM did not end the server")
 
 
+@functools.cache
 def sanitized():
     return b"__asan_init" in BINARY.read_bytes()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    config.addinivalue_line("markers", "unsanitized: not for a server built with sanitizers, and left out there")
+
+
+def pytest_collection_modifyitems(config, items):
+    """What has no meaning for the server under test is not there, rather than skipped."""
     if not BINARY.exists():
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=f"{BINARY} is not there"))
+        raise pytest.UsageError(f"{BINARY} is not there: compile first (make), or set BULKHEAD")
+    left_out = [item for item in items if sanitized() and item.get_closest_marker("unsanitized")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

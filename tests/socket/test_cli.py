@@ -1,14 +1,17 @@
 """The command line: what is wrong ends with status 2, one line on standard error, and nothing created."""
 
+import contextlib
 import ctypes
 import os
+import shutil
+import signal
 import socket
 import subprocess
 
 import pytest
 
+import client
 import conftest
-
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 
@@ -20,14 +23,14 @@ def without_rights_over_files():
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
-def run(*arguments, timeout=10):
+def run(*arguments, timeout=10, fds=()):
     return subprocess.run([str(conftest.BINARY), *map(str, arguments)], capture_output=True, text=True,
-                          timeout=timeout, stdin=subprocess.DEVNULL, preexec_fn=without_rights_over_files)
+                          timeout=timeout, stdin=subprocess.DEVNULL, preexec_fn=without_rights_over_files, pass_fds=fds)
 
 
-def fails(tmp_path, *arguments):
+def fails(tmp_path, *arguments, fds=()):
     before = sorted(os.listdir(tmp_path))
-    result = run(*arguments)
+    result = run(*arguments, fds=fds)
     assert result.returncode == 2, result
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -104,32 +107,84 @@ def test_socket_path_too_long(tmp_path, image):
     fails(tmp_path, *serve(tmp_path, "--controller", "uhci", "--device", f"disk,file={image}", path=path))
 
 
-def test_socket_path_is_a_file(tmp_path, image):
+@pytest.mark.parametrize("make", [
+    lambda path: path.write_text("data"),
+    lambda path: path.mkdir(),
+    lambda path: path.symlink_to("nowhere"),
+    lambda path: os.mkfifo(path),
+], ids=["file", "directory", "symlink", "fifo"])
+def test_socket_path_is_something_else(tmp_path, image, make):
     path = tmp_path / "precious"
-    path.write_text("data")
+    make(path)
+    before = path.lstat()
     fails(tmp_path, *serve(tmp_path, "--controller", "uhci", "--device", f"disk,file={image}", path=path))
-    assert path.read_text() == "data"
+    after = path.lstat()
+    assert (after.st_ino, after.st_mode, after.st_size) == (before.st_ino, before.st_mode, before.st_size)
 
 
-def test_socket_path_in_use(tmp_path, server, image):
-    fails(tmp_path, *serve(tmp_path, "--controller", "uhci", "--device", f"disk,file={image},readonly=on", path=server.path))
-    assert server.serves()
+@pytest.fixture(params=["no device", "another image"])
+def other(request, start, image, tmp_path):
+    """A server that keeps nothing of ours but the socket path."""
+    if request.param == "no device":
+        return start(image=None)
+    return start(image=shutil.copy(image, tmp_path / "other.img"))
+
+
+def fails_at_the_path_of(other, tmp_path, image):
+    inode = other.path.stat().st_ino
+    message = fails(tmp_path, *serve(tmp_path, "--controller", "uhci", "--device", f"disk,file={image}", path=other.path))
+    assert str(other.path) in message
+    assert other.path.stat().st_ino == inode
+
+
+def test_socket_path_in_use(tmp_path, image, other):
+    fails_at_the_path_of(other, tmp_path, image)
+    assert other.serves()
+
+
+def test_socket_path_in_use_by_a_server_with_a_client(tmp_path, image, other):
+    with other.guest() as g:
+        fails_at_the_path_of(other, tmp_path, image)
+        assert g.get_info()[0] == 16
+    assert other.serves()
+
+
+def test_socket_path_in_use_by_a_server_that_does_not_accept(tmp_path, image, other):
+    """Its queue of clients is full: connecting fails, but not as if nobody was there."""
+    with contextlib.ExitStack() as waiting:
+        with other.paused():
+            with pytest.raises(BlockingIOError):
+                while True:
+                    waiting.enter_context(client.Client(other.path))
+            fails_at_the_path_of(other, tmp_path, image)
+    assert other.serves()
 
 
 def test_stale_socket_is_replaced(start, tmp_path):
-    path = tmp_path / "server.sock"
     with socket.socket(socket.AF_UNIX) as s:
-        s.bind(str(path))  # and nobody listens
-    inode = path.stat().st_ino
-    server = start()
-    conftest.Server.retry(lambda: path.stat().st_ino != inode or server.serves())
-    assert server.serves()
+        s.bind(str(tmp_path / "server.sock"))  # and nobody listens
+    assert start().serves()
+
+
+def test_socket_of_a_killed_server_is_replaced(start):
+    killed = start()
+    killed.process.kill()
+    killed.process.wait()
+    assert killed.path.exists()
+    assert start().serves()
+
+
+def test_socket_of_a_successor_is_left_to_it(start, image, tmp_path):
+    """The path was taken away, and somebody else serves there by now."""
+    first = start()
+    first.path.unlink()
+    second = start(image=shutil.copy(image, tmp_path / "other.img"), path=first.path, name="second")
+    assert first.terminate() == 0
+    assert second.serves()
 
 
 @pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT"])
 def test_signals_end_it_cleanly(server, signal_name):
-    import signal
-
     server.process.send_signal(getattr(signal, signal_name))
     assert server.process.wait(10) == 0
     assert not server.path.exists()

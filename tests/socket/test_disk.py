@@ -1,7 +1,10 @@
 """Data through the whole house: guest memory, UHCI, batches, a disk, its image, and back."""
 
+import os
 import random
+import struct
 import subprocess
+import time
 
 import pytest
 
@@ -206,7 +209,116 @@ def test_unplugged_memory_is_not_written(server, guest, disk):
     u.words[uhci.QUEUE_HEAD // 4 + 1] = uhci.TDS
     guest.dma_unmap(0, guest.memory.size)
     before = bytes(guest.memory.bytes)
-    import time
-
     time.sleep(0.1)
     assert bytes(guest.memory.bytes) == before
+
+
+def read_fails(disk, lba, count):
+    """Returns what came all the same, before the command failed; behind it there may be zeros."""
+    u = disk.uhci
+    u.write_memory(uhci.DATA, bytes(count * BLOCK))
+    status, got = disk.transact(struct.pack(">BBIBHB", 0x28, 0, lba, 0, count, 0), None, count * BLOCK)
+    behind = max(len(got), 64)  # a command and its status have been in front
+    assert status == 1
+    assert not any(u.read_memory(uhci.DATA + behind, count * BLOCK - behind))
+    with pytest.raises(uhci.ScsiError) as e:
+        disk.read(lba, count)
+    assert e.value.key == 3  # medium error
+    return got
+
+
+@pytest.mark.parametrize("lba, count", [(108, 1), (108, 8), (1000, 128), (16383, 1), (16256, 128)])
+def test_image_cut_off_while_it_is_served(server, disk, image, lba, count):
+    """What lay behind the new end has just been read, and the blocks in front of it, too."""
+    assert disk.read(lba, count) == sectors(lba, count)
+    assert disk.read(100, 8) == sectors(100, 8)
+    os.truncate(image, 108 * BLOCK)
+    assert read_fails(disk, lba, count) == b""
+    assert disk.read(100, 8) == sectors(100, 8)
+    assert server.alive()
+
+
+@pytest.mark.parametrize("end", [104 * BLOCK, 104 * BLOCK + 100])
+def test_read_across_the_end_of_an_image_cut_off(disk, image, end):
+    """The blocks that are there may come; of others, nothing."""
+    assert disk.read(100, 16) == sectors(100, 16)
+    os.truncate(image, end)
+    got = read_fails(disk, 100, 16)
+    assert len(got) <= 4 * BLOCK + 100
+    assert got == sectors(100, 16)[: len(got)]
+    assert disk.read(100, 4) == sectors(100, 4)
+
+
+def test_image_cut_off_in_mid_transfer(disk, image):
+    """Some of the data has been fetched when the rest vanishes: more than is read ahead."""
+    length = 8000 * BLOCK
+    disk.bulk(data=struct.pack("<IIIBBB", 0x43425355, 99, length, 0x80, 0, 10)
+              + struct.pack(">BBIBHB", 0x28, 0, 1000, 0, 8000, 0).ljust(16, b"\0"))
+    got = disk.bulk(length=BLOCK)
+    assert got == sector(1000)
+    os.truncate(image, BLOCK)
+    try:
+        while len(got) < length:
+            got += disk.bulk(length=min(1 << 19, length - len(got)))
+    except uhci.TransferError as e:
+        assert e.stalled
+    tag, residue, failed = struct.unpack("<4xIIB", disk.status())
+    assert (tag, failed) == (99, 1)
+    valid = length - residue
+    assert BLOCK <= valid < length
+    assert got[:valid] == sectors(1000, 8000)[:valid]
+    assert not any(got[valid:])
+    assert disk.read(0, 1) == sector(0)
+
+
+def test_image_cut_off_and_made_whole_again(disk, image):
+    whole = image.read_bytes()
+    os.truncate(image, 100 * BLOCK)
+    read_fails(disk, 100, 8)
+    with open(image, "r+b") as f:
+        f.write(whole)
+    assert disk.read(100, 8) == sectors(100, 8)
+
+
+def test_image_cut_off_and_the_next_client(server, image):
+    with server.guest() as g:
+        disk = uhci.open_disk(g)
+        os.truncate(image, 0)
+        read_fails(disk, 0, 1)
+    with server.guest() as g:
+        read_fails(uhci.open_disk(g), 0, 1)
+    assert server.alive()
+
+
+def eject(disk):
+    disk.command(b"\x1b\0\0\0\x02\0")
+    with pytest.raises(uhci.ScsiError) as e:
+        disk.read(0, 1)
+    assert (e.value.key, e.value.code) == (2, 0x3A)  # no medium
+
+
+def test_an_eject_does_not_outlive_its_client(server):
+    with server.guest() as g:
+        eject(uhci.open_disk(g))
+    with server.guest() as g:
+        disk = uhci.open_disk(g)
+        assert disk.read(5, 1) == sector(5)
+
+
+def test_an_eject_outlives_a_reset_of_the_bus(disk):
+    """As with a real drive: only the machine's end loads it again, or the guest."""
+    eject(disk)
+    again = uhci.Disk(disk.uhci.enumerate())
+    with pytest.raises(uhci.ScsiError) as e:
+        again.command(bytes(6))
+    assert (e.value.key, e.value.code) == (2, 0x3A)
+    again.command(b"\x1b\0\0\0\x03\0")
+    again.ready()
+    assert again.read(5, 1) == sector(5)
+
+
+def test_a_lock_of_the_medium_does_not_outlive_its_client(server):
+    with server.guest() as g:
+        uhci.open_disk(g).command(b"\x1e\0\0\0\x01\0")
+    with server.guest() as g:
+        eject(uhci.open_disk(g))

@@ -1,5 +1,6 @@
 """Interrupts: eventfds, INTx's level on top of them, MSI."""
 
+import fcntl
 import os
 import select
 import socket
@@ -175,7 +176,7 @@ def test_number_of_descriptors_must_match(server, guest):
     for flags, count, fds in ((0x24, 1, [fd, fd]), (0x24, 2, [fd]), (0x24, 0, [fd]), (0x21, 1, [fd]), (0x24, 16, [fd] * 16)):
         with pytest.raises(Refused):
             guest.set_irqs(INTX, flags, 0, count, fds=fds)
-    assert server.descriptors() == before
+    server.wait_descriptors(before)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "file", "memfd", "epoll"])
@@ -189,7 +190,7 @@ def test_only_eventfds_are_taken(server, guest, kind):
     before = server.descriptors()
     with pytest.raises(Refused):
         guest.assign(INTX, fd)
-    assert server.descriptors() == before
+    server.wait_descriptors(before)
 
 
 def test_a_full_eventfd_does_not_hold_us_up(guest, controller):
@@ -200,6 +201,69 @@ def test_a_full_eventfd_does_not_hold_us_up(guest, controller):
     for _ in range(3):
         guest.unmask()
     assert guest.get_info()[0] == 16
+
+
+def hostile(fd):
+    """A write to it waits until somebody reads, and nobody does."""
+    os.set_blocking(fd, True)
+    os.eventfd_write(fd, 2**64 - 2)
+    assert not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK
+
+
+def goes_on(server, guest):
+    for _ in range(3):
+        assert guest.get_info()[0] == 16
+    assert server.terminate() == 0
+
+
+@pytest.mark.parametrize("data", [b"", b"\1"], ids=["none", "bool"])
+@pytest.mark.parametrize("index", [INTX, MSI, ERR, REQ])
+def test_an_eventfd_made_to_block_and_triggered(server, guest, index, data):
+    fd = new_eventfd()
+    guest.assign(index, fd)
+    hostile(fd)
+    guest.set_irqs(index, 0x22 if data else 0x21, data=data)
+    goes_on(server, guest)
+
+
+def test_an_eventfd_made_to_block_under_intx(server, guest, controller):
+    fd = new_eventfd()
+    guest.assign(INTX, fd)
+    hostile(fd)
+    cause(controller)
+    guest.unmask()
+    goes_on(server, guest)
+
+
+def test_an_eventfd_made_to_block_under_msi(server, guest, controller):
+    fd = new_eventfd()
+    guest.assign(MSI, fd)
+    enable_msi(guest)
+    hostile(fd)
+    for _ in range(3):
+        cause(controller)
+        acknowledge(controller)
+    goes_on(server, guest)
+
+
+def test_an_eventfd_made_to_block_delays_no_other_client(server):
+    with server.guest() as g:
+        fd = new_eventfd()
+        g.assign(ERR, fd)
+        hostile(fd)
+        g.set_irqs(ERR, 0x21)
+    assert server.serves()
+
+
+def test_an_eventfd_that_was_full_works_again(server, guest):
+    fd = new_eventfd()
+    guest.assign(ERR, fd)
+    hostile(fd)
+    guest.set_irqs(ERR, 0x21)
+    assert guest.get_info()[0] == 16
+    os.eventfd_read(fd)
+    guest.set_irqs(ERR, 0x21)
+    assert fired(fd) in (1, 2)  # the first may have been kept
 
 
 def test_set_irqs_in_the_header_only(guest):

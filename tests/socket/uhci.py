@@ -281,7 +281,7 @@ class Disk:
             return self.bulk(length=13)
 
     def transact(self, cdb, data, length):
-        """Returns status and data."""
+        """Returns status and data, without what is mere padding."""
         self.tag += 1
         size = length if data is None else len(data)
         flags = 0x80 if data is None and size else 0
@@ -299,7 +299,7 @@ class Disk:
         signature, tag, residue, status = struct.unpack("<IIIB", wrapper)
         assert (signature, tag) == (0x53425355, self.tag)
         assert residue <= size
-        return status, got
+        return status, got[: size - residue]
 
     def command(self, cdb, data=None, length=0):
         status, got = self.transact(cdb, data, length)

@@ -68,6 +68,9 @@ void bh_vfio_user_serve(struct bh_vfio_user *v, struct bh_pci *function);
  */
 int bh_vfio_user_attach(struct bh_vfio_user *v, int fd);
 
+/* Closes the socket of a client that cannot be served, without waiting for what it sent. */
+void bh_vfio_user_refuse(int fd);
+
 /* The client's socket; -1: no client. */
 int bh_vfio_user_fd(const struct bh_vfio_user *v);
 
