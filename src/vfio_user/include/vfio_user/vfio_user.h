@@ -4,7 +4,8 @@
  * bh_guest for the controller, with the client's memory and eventfds behind it.
  *
  * It has no event loop, thread, clock or listening socket. The server accepts,
- * watches bh_vfio_user_fd() and calls in. No call blocks or waits for the client;
+ * watches bh_vfio_user_fd() and calls in. No call blocks or waits for the client
+ * (but for one race a client can only lose on purpose: see signal_irq() in irq.c);
  * all calls come from one thread, and none from inside a host operation.
  *
  *	listen, accept -> attach(fd)
