@@ -20,6 +20,13 @@ void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct 
 	bh_list_init(&e->active);
 }
 
+bool bh_engine_can_trace(const struct bh_engine *e)
+{
+	const struct bh_source_ops *ops = e->source->ops;
+
+	return ops->can_watch && ops->can_watch(e->source);
+}
+
 void bh_destination_init(struct bh_destination *d, struct bh_engine *e, const struct bh_carrier_ops *carrier,
                          uint64_t key, bool in, uint32_t max_packet)
 {

@@ -36,13 +36,17 @@ enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *h
 /* states.c: input A in a state just entered. */
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head);
 
+/* verify.c: what BH_VERIFY_TRACE does before a descriptor's bytes are copied, BH_VERIFY_CHECKSUM after. */
+void bh_verify_watch(struct bh_destination *d, const struct bh_descriptor *td);
+void bh_verify_keep(struct bh_destination *d, struct bh_record *r);
+
 /* verify.c: is what the guest shows now still what was recorded? */
 bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
 
-/*
- * verify.c: verification at a retry ([0084]): the head, and some of the others in
- * turn. The index of the first record found changed, or batch.count.
- */
-uint32_t bh_verify_retry(struct bh_destination *d, const struct bh_descriptor *head);
+/* verify.c: does the head stand where the batch began, as far as the verifier tells by? */
+bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head);
+
+/* verify.c: verification at a retry ([0084]), while the host transfer runs. False: something changed. */
+bool bh_verify_retry(struct bh_destination *d, const struct bh_descriptor *head, struct bh_change *ret_change);
 
 #endif

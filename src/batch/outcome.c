@@ -136,7 +136,7 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 	enum bh_answer answer;
 	bool taken;
 
-	if (!same || !bh_unchanged(d, r, head)) {
+	if (head->chain != d->batch.chain || !bh_unchanged(d, r, head)) {
 		d->engine->counters.mismatches += same;
 		return mind_changed(d, head, same);
 	}
@@ -146,7 +146,7 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 		finish(d);
 		return bh_request(d, head); /* the rest */
 	}
-	answer = bh_retire(d, head, taken ? r->length : 0, taken ? BH_SUCCESS : o->status);
+	answer = bh_retire(d, head, taken ? head->length : 0, taken ? BH_SUCCESS : o->status);
 	if (answer != BH_ANSWER_RETIRED)
 		return answer;
 	if (!taken || ++o->next == d->batch.count)

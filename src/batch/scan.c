@@ -11,32 +11,26 @@
 
 #include <base/util.h>
 
-/* Multiply and shift with a secret odd key: nobody can choose ids that fall together. */
-static uint32_t seen_slot(const struct bh_engine *e, const struct bh_batch *b, uint64_t id)
+/*
+ * Multiply with a secret odd key: nobody can choose ids that fall together. 32 bits of
+ * the product are kept; should two ids share them, the batch ends one descriptor early,
+ * and nothing else.
+ */
+static uint32_t hash_of(const struct bh_engine *e, uint64_t id)
 {
-	return (uint32_t)((id * e->config.hash_key) >> 40) & (2 * b->record_capacity - 1);
+	return (uint32_t)((id * e->config.hash_key) >> 32);
 }
 
-static uint32_t next_slot(const struct bh_batch *b, uint32_t slot)
+/* Puts it into the table. False: it is there already. */
+static bool remember(struct bh_batch *b, uint32_t hash)
 {
-	return (slot + 1) & (2 * b->record_capacity - 1);
-}
+	uint32_t mask = 2 * b->record_capacity - 1, i = (hash >> 8) & mask;
 
-static bool seen(const struct bh_engine *e, const struct bh_batch *b, uint64_t id)
-{
-	for (uint32_t i = seen_slot(e, b, id); b->seen[i].stamp == b->stamp; i = next_slot(b, i))
-		if (b->seen[i].id == id)
-			return true;
-	return false;
-}
-
-static void remember(const struct bh_engine *e, struct bh_batch *b, uint64_t id)
-{
-	uint32_t i = seen_slot(e, b, id);
-
-	while (b->seen[i].stamp == b->stamp)
-		i = next_slot(b, i);
-	b->seen[i] = (struct bh_seen){.id = id, .stamp = b->stamp};
+	for (; b->seen[i].stamp == b->stamp; i = (i + 1) & mask)
+		if (b->seen[i].hash == hash)
+			return false;
+	b->seen[i] = (struct bh_seen){.hash = hash, .stamp = b->stamp};
+	return true;
 }
 
 static uint64_t batch_memory(const struct bh_batch *b)
@@ -60,15 +54,13 @@ static bool may_grow(const struct bh_destination *d, uint64_t by)
 	return d->batch.count == 0 || d->engine->counters.memory + by <= d->engine->config.max_bytes;
 }
 
-static bool grow_data(struct bh_destination *d, uint32_t needed)
+static bool more_data(struct bh_destination *d, uint32_t needed)
 {
 	struct bh_batch *b = &d->batch;
 	uint32_t capacity = BH_MAX(b->capacity, d->max_packet);
 	uint64_t before = batch_memory(b);
 	uint8_t *data;
 
-	if (needed <= b->capacity)
-		return true;
 	while (capacity < needed)
 		capacity *= 2;
 	if (!may_grow(d, capacity - b->capacity))
@@ -82,7 +74,7 @@ static bool grow_data(struct bh_destination *d, uint32_t needed)
 	return true;
 }
 
-static bool grow_records(struct bh_destination *d)
+static bool more_records(struct bh_destination *d)
 {
 	struct bh_batch *b = &d->batch;
 	uint32_t old = b->record_capacity, capacity = old ? old * 2 : 8;
@@ -90,8 +82,6 @@ static bool grow_records(struct bh_destination *d)
 	struct bh_seen *table, *old_table = b->seen;
 	struct bh_record *records;
 
-	if (b->count < old)
-		return true;
 	if (!may_grow(d, (capacity - old) * (sizeof(*records) + 2 * sizeof(*table))))
 		return false;
 	table = calloc(capacity * 2u, sizeof(*table));
@@ -108,13 +98,13 @@ static bool grow_records(struct bh_destination *d)
 	b->stamp = BH_MAX(b->stamp, 1u); /* zero marks what was never used */
 	for (uint32_t i = 0; i < old * 2u; i++)
 		if (old_table[i].stamp == b->stamp)
-			remember(d->engine, b, old_table[i].id);
+			remember(b, old_table[i].hash);
 	free(old_table);
 	account(d->engine, before, batch_memory(b));
 	return true;
 }
 
-enum taken { TAKEN, NOT_READABLE, NO_MEMORY };
+enum taken { TAKEN, TAKEN_BEFORE, NOT_READABLE, NO_MEMORY };
 
 static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 {
@@ -122,9 +112,15 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 	struct bh_batch *b = &d->batch;
 	uint32_t bytes = d->in ? d->max_packet : td->length;
 
-	if (!grow_records(d) || !grow_data(d, b->length + bytes))
+	if (b->count == b->record_capacity && !more_records(d))
 		return NO_MEMORY;
+	if (bytes > b->capacity - b->length && !more_data(d, b->length + bytes))
+		return NO_MEMORY;
+	if (!remember(b, hash_of(d->engine, td->id)))
+		return TAKEN_BEFORE;
 	if (!d->in) {
+		if (d->verification.what == BH_VERIFY_TRACE)
+			bh_verify_watch(d, td);
 		if (bytes && !source->ops->read(source, td, 0, b->data + b->length, bytes))
 			return NOT_READABLE;
 		b->records[b->count] = (struct bh_record){
@@ -134,9 +130,10 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 			.length = td->length,
 			.offset = b->length,
 		};
+		if (d->verification.what == BH_VERIFY_CHECKSUM)
+			bh_verify_keep(d, &b->records[b->count]);
 		b->zero_packet = td->length == 0 && b->length > 0;
 	}
-	remember(d->engine, b, td->id);
 	b->length += bytes;
 	b->count++;
 	return TAKEN;
@@ -171,8 +168,6 @@ static bool ends_before(const struct bh_destination *d, const struct bh_descript
 		*ret_end = BH_SCAN_DIRECTION;
 	else if (td->toggle == last->toggle)
 		*ret_end = BH_SCAN_TOGGLE;
-	else if (seen(d->engine, &d->batch, td->id))
-		*ret_end = BH_SCAN_RING;
 	else if (!d->in && td->length > d->max_packet)
 		*ret_end = BH_SCAN_INVALID;
 	else
@@ -210,6 +205,8 @@ static enum bh_scan_end scan_rest(struct bh_destination *d, const struct bh_desc
 		if (ends_before(d, &last, &next, &end))
 			return end;
 		switch (take(d, &next)) {
+		case TAKEN_BEFORE:
+			return BH_SCAN_RING;
 		case NOT_READABLE:
 			return BH_SCAN_INVALID;
 		case NO_MEMORY:
@@ -232,6 +229,7 @@ bool bh_scan(struct bh_destination *d, const struct bh_descriptor *head, enum bh
 		bh_batch_drop(d);
 		*ret_answer = BH_ANSWER_BUSY;
 		return false;
+	case TAKEN_BEFORE: /* not the first */
 	case TAKEN:
 		break;
 	}

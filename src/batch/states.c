@@ -63,7 +63,7 @@ void bh_set_state(struct bh_destination *d, enum bh_state to)
 	}
 }
 
-/* What holds in each state; called at the end of every input. */
+/* What holds in each state; called at the end of every input that changed it. */
 void bh_destination_check(const struct bh_destination *d)
 {
 	switch (d->state) {
@@ -132,22 +132,21 @@ static enum bh_answer idle_request(struct bh_destination *d, const struct bh_des
 
 static enum bh_answer wait_request(struct bh_destination *d, const struct bh_descriptor *head)
 {
-	uint32_t changed;
+	struct bh_change change;
 
 	if (d->cancelling)
 		return BH_ANSWER_BUSY;
 	if (head->chain != d->batch.chain && !d->unoffered)
 		return BH_ANSWER_BUSY; /* two queues for one endpoint take turns */
-	if (head->chain != d->batch.chain || head->id != d->batch.head) {
+	if (head->chain != d->batch.chain || !bh_is_head(d, head)) {
 		bh_cancel_transfer(d, BH_CANCEL_WITHDRAWN);
 		return BH_ANSWER_BUSY;
 	}
 	if (d->in)
 		return BH_ANSWER_BUSY;
-	changed = bh_verify_retry(d, head);
-	if (changed < d->batch.count) {
+	if (!bh_verify_retry(d, head, &change)) {
 		d->engine->counters.mismatches++;
-		d->changed = changed;
+		d->changed = change;
 		bh_cancel_transfer(d, BH_CANCEL_CHANGED);
 	}
 	return BH_ANSWER_BUSY;
@@ -169,20 +168,14 @@ static enum bh_answer failure_request(struct bh_destination *d, const struct bh_
 
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head)
 {
-	switch (d->state) {
-	case BH_IDLE:
-		return idle_request(d, head);
-	case BH_WAIT:
-		return wait_request(d, head);
-	case BH_DATA:
-		return data_request(d, head);
-	case BH_FAILURE:
-		return failure_request(d, head);
-	case BH_STATE_COUNT:
-		break;
-	}
-	assert(false);
-	return BH_ANSWER_BUSY;
+	static enum bh_answer (*const request[BH_STATE_COUNT])(struct bh_destination *, const struct bh_descriptor *) = {
+		[BH_IDLE] = idle_request,
+		[BH_WAIT] = wait_request,
+		[BH_DATA] = data_request,
+		[BH_FAILURE] = failure_request,
+	};
+
+	return request[d->state](d, head);
 }
 
 void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head)
@@ -196,13 +189,15 @@ void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *h
 enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	struct bh_engine_counters *c = &d->engine->counters;
+	enum bh_state before = d->state;
 	enum bh_answer answer;
 
 	c->offers++;
 	bh_destination_seen(d, head);
 	answer = bh_request(d, head);
 	c->busy += answer == BH_ANSWER_BUSY;
-	bh_destination_check(d);
+	if (d->state != before)
+		bh_destination_check(d);
 	return answer;
 }
 
@@ -235,16 +230,17 @@ static struct bh_outcome sane_outcome(const struct bh_destination *d, enum bh_st
 }
 
 /*
- * The guest changed a record in place. What precedes it stands. False: the device
- * took more than that, and the guest never let go of it.
+ * The guest changed a record, or took it out of the list. What precedes it stands.
+ * False: it was changed in place, the device took more than what precedes it, and
+ * the guest never let go of it.
  */
 static bool cut_at_change(struct bh_destination *d)
 {
 	struct bh_batch *b = &d->batch;
-	uint32_t start = b->records[d->changed].offset;
+	uint32_t start = b->records[d->changed.record].offset;
 
 	if (d->outcome.actual > start) {
-		if (!d->unoffered)
+		if (d->changed.in_place && !d->unoffered)
 			return false;
 		d->engine->counters.ahead_bytes += d->outcome.actual - start;
 	}
@@ -252,7 +248,7 @@ static bool cut_at_change(struct bh_destination *d)
 		d->outcome.actual = start;
 		d->outcome.status = BH_CANCELLED;
 	}
-	b->count = d->changed;
+	b->count = d->changed.record;
 	b->length = start;
 	return true;
 }

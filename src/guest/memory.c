@@ -1,7 +1,6 @@
 /* Guest-physical memory: a sorted array of regions and a guess. See <guest/memory.h>. */
 #include <guest/memory.h>
 
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +18,8 @@ void bh_memory_finish(struct bh_memory *m)
 {
 	free(m->regions);
 	m->regions = NULL;
-	m->count = m->capacity = m->last = 0;
+	m->count = m->capacity = 0;
+	m->near = (struct bh_region){0};
 	m->generation++;
 }
 
@@ -44,21 +44,19 @@ static inline bool holds(const struct bh_region *r, uint64_t address)
 	return address >= r->base && address - r->base < r->size;
 }
 
-static const struct bh_region *search(struct bh_memory *m, uint64_t address)
-{
-	size_t i = first_above(m, address);
-
-	if (!i || !holds(&m->regions[i - 1], address))
-		return NULL;
-	m->last = i - 1;
-	return &m->regions[i - 1];
-}
-
+/* The region that holds the address becomes the near one, if it is mapped. NULL: there is none. */
 static inline const struct bh_region *find(struct bh_memory *m, uint64_t address)
 {
-	if (m->last < m->count && holds(&m->regions[m->last], address))
-		return &m->regions[m->last];
-	return search(m, address);
+	size_t i;
+
+	if (holds(&m->near, address))
+		return &m->near;
+	i = first_above(m, address);
+	if (!i || !holds(&m->regions[i - 1], address))
+		return NULL;
+	if (m->regions[i - 1].host)
+		m->near = m->regions[i - 1];
+	return &m->regions[i - 1];
 }
 
 /* Where address is mapped with all of these flags, and for how many bytes from there; NULL: not. */
@@ -111,6 +109,7 @@ int bh_memory_add(struct bh_memory *m, uint64_t base, uint64_t size, void *host,
 	m->regions[i] = (struct bh_region){.base = base, .size = size, .host = host, .flags = flags};
 	m->count++;
 	m->generation++;
+	m->near = (struct bh_region){0};
 	return 0;
 }
 
@@ -126,6 +125,7 @@ int bh_memory_remove(struct bh_memory *m, uint64_t base, uint64_t size, struct b
 	m->count--;
 	memmove(&m->regions[i], &m->regions[i + 1], (m->count - i) * sizeof(m->regions[0]));
 	m->generation++;
+	m->near = (struct bh_region){0};
 	return 0;
 }
 
@@ -147,9 +147,14 @@ static bool reachable(struct bh_memory *m, uint64_t address, size_t length, unsi
 	return true;
 }
 
-/* An access that is not inside one region. Checked whole before the first byte moves. */
-static bool read_pieces(struct bh_memory *m, uint64_t address, uint8_t *to, size_t length)
+/*
+ * Accesses that are not inside the near region, and perhaps inside no single one.
+ * Checked whole before the first byte moves.
+ */
+bool bh_memory_read_far(struct bh_memory *m, uint64_t address, void *ret, size_t length)
 {
+	uint8_t *to = ret;
+
 	if (!reachable(m, address, length, BH_MEMORY_READ))
 		return false;
 	while (length) {
@@ -168,8 +173,10 @@ static bool read_pieces(struct bh_memory *m, uint64_t address, uint8_t *to, size
 	return true;
 }
 
-static bool write_pieces(struct bh_memory *m, uint64_t address, const uint8_t *from, size_t length)
+bool bh_memory_write_far(struct bh_memory *m, uint64_t address, const void *data, size_t length)
 {
+	const uint8_t *from = data;
+
 	if (!reachable(m, address, length, BH_MEMORY_WRITE))
 		return false;
 	while (length) {
@@ -188,30 +195,30 @@ static bool write_pieces(struct bh_memory *m, uint64_t address, const uint8_t *f
 	return true;
 }
 
-bool bh_memory_read(struct bh_memory *m, uint64_t address, void *to, size_t length)
+bool bh_memory_equal_far(struct bh_memory *m, uint64_t address, const void *bytes, size_t length)
 {
-	uint64_t left;
-	const uint8_t *host = reach(m, address, BH_MEMORY_READ, &left);
+	const uint8_t *from = bytes;
 
-	if (!host || length > left)
-		return read_pieces(m, address, to, length);
-	memcpy(to, host, length);
+	if (!reachable(m, address, length, BH_MEMORY_READ))
+		return false;
+	while (length) {
+		uint64_t left;
+		const uint8_t *host = reach(m, address, BH_MEMORY_READ, &left);
+		size_t piece;
+
+		if (!host)
+			return false;
+		piece = BH_MIN(length, left);
+		if (memcmp(host, from, piece))
+			return false;
+		from += piece;
+		address += piece;
+		length -= piece;
+	}
 	return true;
 }
 
-bool bh_memory_write(struct bh_memory *m, uint64_t address, const void *from, size_t length)
-{
-	uint64_t left;
-	uint8_t *host = reach(m, address, BH_MEMORY_WRITE, &left);
-
-	if (!host || length > left)
-		return write_pieces(m, address, from, length);
-	memcpy(host, from, length);
-	return true;
-}
-
-/* The word at address, if it can be accessed as one: whole, aligned here as well. NULL: not. */
-static uint32_t *reach_word(struct bh_memory *m, uint64_t address, unsigned flags)
+uint32_t *bh_memory_word_far(struct bh_memory *m, uint64_t address, unsigned flags)
 {
 	uint64_t left;
 	uint8_t *host = reach(m, address, flags, &left);
@@ -219,28 +226,4 @@ static uint32_t *reach_word(struct bh_memory *m, uint64_t address, unsigned flag
 	if (!host || left < sizeof(uint32_t) || address % sizeof(uint32_t) || (uintptr_t)host % sizeof(uint32_t))
 		return NULL;
 	return (uint32_t *)(void *)host;
-}
-
-bool bh_memory_load32(struct bh_memory *m, uint64_t address, uint32_t *ret_value)
-{
-	const uint32_t *word = reach_word(m, address, BH_MEMORY_READ);
-
-	if (!word)
-		return false;
-	*ret_value = le32toh(__atomic_load_n(word, __ATOMIC_ACQUIRE));
-	return true;
-}
-
-bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, uint32_t *expected, uint32_t desired,
-                          bool *ret_done)
-{
-	uint32_t *word = reach_word(m, address, BH_MEMORY_READ | BH_MEMORY_WRITE);
-	uint32_t wanted = htole32(*expected);
-
-	if (!word)
-		return false;
-	*ret_done = __atomic_compare_exchange_n(word, &wanted, htole32(desired), false, __ATOMIC_ACQ_REL,
-	                                        __ATOMIC_ACQUIRE);
-	*expected = le32toh(wanted);
-	return true;
 }

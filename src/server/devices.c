@@ -1,5 +1,6 @@
 #include "devices.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/random.h>
@@ -70,6 +71,53 @@ static const struct bh_device_kind kinds[] = {
 	},
 };
 
+/* --- what every device has ------------------------------------------------------------- */
+
+static const struct bh_option_key common_keys[] = {
+	{.key = "verify", .value = "MODE", .help = "exact, checksum, td, buffer or trace: what is compared; default exact"},
+	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
+	{0},
+};
+
+int bh_device_options_check(const struct bh_device_kind *kind, const struct bh_options *o, char *error)
+{
+	struct bh_option_key keys[16];
+	size_t n = 0;
+
+	for (const struct bh_option_key *k = kind->keys; k->key; k++)
+		keys[n++] = *k;
+	for (const struct bh_option_key *k = common_keys; k->key; k++)
+		keys[n++] = *k;
+	assert(n < BH_COUNT(keys));
+	keys[n] = (struct bh_option_key){0};
+	return bh_options_check(o, keys, error);
+}
+
+int bh_device_verification(const struct bh_options *o, struct bh_verification *ret, char *error)
+{
+	const char *what = bh_options_get(o, "verify"), *when = bh_options_get(o, "verify-when");
+	struct bh_verification v = {0};
+
+	/* "none" is for measuring, in process; a guest is not to be served like that. */
+	if (what && (!bh_verify_parse(what, &v.what) || v.what == BH_VERIFY_NONE)) {
+		snprintf(error, BH_ERROR_SIZE, "%s: verify=%s: say exact, checksum, td or buffer", o->kind, what);
+		return -EINVAL;
+	}
+	if (when && !bh_verify_when_parse(when, &v.when)) {
+		snprintf(error, BH_ERROR_SIZE, "%s: verify-when=%s: say bounded, retry or completion", o->kind, when);
+		return -EINVAL;
+	}
+	if (v.what == BH_VERIFY_TRACE) {
+		snprintf(error, BH_ERROR_SIZE,
+		         "%s: verify=trace: the guest's memory is shared with the virtual machine monitor, whose "
+		         "writes cannot be traced from here; use verify=exact (the default)",
+		         o->kind);
+		return -ENOTSUP;
+	}
+	*ret = v;
+	return 0;
+}
+
 const struct bh_device_kind *bh_device_kind(const char *name)
 {
 	for (size_t i = 0; i < BH_COUNT(kinds); i++)
@@ -85,6 +133,8 @@ void bh_device_help(FILE *to)
 		fprintf(to, "  %s: %s\n", kinds[i].name, kinds[i].help);
 		print_keys(to, kinds[i].keys);
 	}
+	fprintf(to, "  every device:\n");
+	print_keys(to, common_keys);
 }
 
 /* --- controllers ------------------------------------------------------------------------ */
@@ -93,8 +143,52 @@ static const struct bh_option_key uhci_keys[] = {
 	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2 (Linux uses up to 7, and 2 of 8)"},
 	{.key = "pace", .value = "bus|none", .help = "bus: no faster than a full-speed wire; default none"},
 	{.key = "batch", .value = "on|off", .help = "off: one packet at a time, for comparison; default on"},
+	{.key = "batch-bytes", .value = "N", .help = "most bytes of one batch, 1024 to 16777216; default 262144"},
+	{.key = "batch-packets", .value = "N", .help = "most packets of one batch, 1 to 262144; default 4096"},
+	{.key = "memory", .value = "N", .help = "bytes for all batches together, up to 4294967296; default 16777216"},
+	{.key = "linger", .value = "US", .help = "microseconds a batch may wait without progress; default 50000"},
+	{.key = "withdrawn", .value = "continue|fail", .help = "the guest takes back what the device has; default continue"},
 	{0},
 };
+
+static int withdrawn_parse(const struct bh_options *o, bool *ret, char *error)
+{
+	const char *value = bh_options_get(o, "withdrawn");
+
+	if (!value)
+		return 0;
+	if (strcmp(value, "continue") && strcmp(value, "fail")) {
+		snprintf(error, BH_ERROR_SIZE, "uhci: withdrawn=%s: say continue or fail", value);
+		return -EINVAL;
+	}
+	*ret = !strcmp(value, "fail");
+	return 0;
+}
+
+/* The engine's limits. */
+static int engine_parse(const struct bh_options *o, struct bh_engine_config *e, char *error)
+{
+	unsigned long bytes = e->max_batch_bytes, packets = e->max_batch_descriptors, memory = e->max_bytes,
+	              linger = e->linger_us;
+	bool batch = true;
+	int r = bh_options_bool(o, "batch", &batch, error);
+
+	if (!r)
+		r = bh_options_number(o, "batch-bytes", 1024, 16 << 20, &bytes, error);
+	if (!r)
+		r = bh_options_number(o, "batch-packets", 1, 262144, &packets, error);
+	if (!r)
+		r = bh_options_number(o, "memory", 0, 1ul << 32, &memory, error);
+	if (!r)
+		r = bh_options_number(o, "linger", 1000, 60ul * 1000 * 1000, &linger, error);
+	if (!r)
+		r = withdrawn_parse(o, &e->withdrawn_fails, error);
+	e->max_batch_bytes = (uint32_t)bytes;
+	e->max_batch_descriptors = batch ? (uint32_t)packets : 1;
+	e->max_bytes = memory;
+	e->linger_us = (uint32_t)linger;
+	return r;
+}
 
 static int pace_parse(const struct bh_options *o, bool *ret, char *error)
 {
@@ -115,7 +209,6 @@ int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *erro
 	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
 	unsigned long ports = config.ports;
 	struct bh_options o;
-	bool batch = true;
 	int r = bh_options_parse(text, &o, error);
 
 	if (r)
@@ -131,7 +224,7 @@ int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *erro
 	if (!r)
 		r = pace_parse(&o, &config.pace, error);
 	if (!r)
-		r = bh_options_bool(&o, "batch", &batch, error);
+		r = engine_parse(&o, &config.engine, error);
 	bh_options_free(&o);
 	if (r)
 		return r;
@@ -139,8 +232,6 @@ int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *erro
 	if (getrandom(&config.engine.hash_key, sizeof(config.engine.hash_key), GRND_NONBLOCK) < 0)
 		config.engine.hash_key ^= (uint64_t)getpid() << 20;
 	config.engine.hash_key |= 1;
-	if (!batch)
-		config.engine.max_batch_descriptors = 1;
 	*ret = config;
 	return 0;
 }

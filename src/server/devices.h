@@ -26,6 +26,12 @@ struct bh_device_kind {
 const struct bh_device_kind *bh_device_kind(const char *name);
 void bh_device_help(FILE *to);
 
+/* Are these options known for this kind, or for every device? As bh_options_check(). */
+int bh_device_options_check(const struct bh_device_kind *kind, const struct bh_options *o, char *error);
+
+/* verify= and verify-when=; as create above. */
+int bh_device_verification(const struct bh_options *o, struct bh_verification *ret, char *error);
+
 /* The controller's configuration from "uhci,ports=4"; as create above. */
 int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *error);
 void bh_controller_help(FILE *to);

@@ -338,6 +338,7 @@ static void client_connects(uv_poll_t *p, int status, int events)
 static int add_device(struct server *s, unsigned port, const char *text, char *error)
 {
 	const struct bh_device_kind *kind;
+	struct bh_verification verification;
 	struct bh_device *device = NULL;
 	struct bh_options o;
 	int r = bh_options_parse(text, &o, error);
@@ -350,13 +351,16 @@ static int add_device(struct server *s, unsigned port, const char *text, char *e
 		r = -EINVAL;
 	}
 	if (!r)
-		r = bh_options_check(&o, kind->keys, error);
+		r = bh_device_options_check(kind, &o, error);
+	if (!r)
+		r = bh_device_verification(&o, &verification, error);
 	if (!r)
 		r = kind->create(&s->loop, &o, &device, error);
 	if (!r && bh_options_get(&o, "file"))
 		s->files[port] = strdup(bh_options_get(&o, "file"));
 	if (!r) {
 		s->kinds[port] = kind;
+		device->verification = verification;
 		r = bh_bus_attach(bh_uhci_bus(s->uhci), port, device);
 		if (r) {
 			snprintf(error, BH_ERROR_SIZE, "'%s' does not fit the port: %s", text, strerror(-r));

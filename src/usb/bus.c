@@ -33,6 +33,7 @@ static void set_connected(struct bh_bus *b, unsigned port, bool connected)
 
 	if (p->connected == connected)
 		return;
+	b->recent = NULL;
 	p->connected = connected;
 	if (!connected)
 		p->enabled = p->suspended = false;
@@ -75,6 +76,8 @@ int bh_bus_attach(struct bh_bus *b, unsigned port, struct bh_device *d)
 		return -EBUSY;
 	if (d->speed > BH_SPEED_FULL)
 		return -ENOTSUP;
+	if (d->verification.what == BH_VERIFY_TRACE && !bh_engine_can_trace(&b->engine))
+		return -EACCES;
 	a = calloc(1, sizeof(*a));
 	if (!a)
 		return -ENOMEM;
@@ -116,6 +119,7 @@ void bh_bus_port_reset(struct bh_bus *b, unsigned port)
 	struct bh_port *p = &b->ports[port];
 	struct bh_attached *a = p->attached;
 
+	b->recent = NULL;
 	p->enabled = p->suspended = false;
 	if (!a || a->gone || a->away)
 		return;
@@ -128,6 +132,7 @@ void bh_bus_port_reset(struct bh_bus *b, unsigned port)
 
 void bh_bus_port_enable(struct bh_bus *b, unsigned port, bool enabled)
 {
+	b->recent = NULL;
 	b->ports[port].enabled = enabled && b->ports[port].connected;
 }
 
@@ -137,6 +142,7 @@ void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended)
 
 	if (p->suspended == suspended)
 		return;
+	b->recent = NULL;
 	p->suspended = suspended;
 	if (p->connected)
 		bh_device_suspend(p->attached->device, suspended);
@@ -176,8 +182,11 @@ static struct bh_attached *listener(struct bh_bus *b, const struct bh_token *t)
 
 enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d)
 {
-	struct bh_attached *a = listener(b, token);
+	struct bh_attached *a;
 
+	if (b->recent && d->destination == b->recent_destination && token->pid != BH_PID_SETUP)
+		return bh_destination_offer(&b->recent->destination, d);
+	a = listener(b, token);
 	if (a && token->endpoint == 0)
 		return bh_control_offer(a, token, d);
 	if (a && token->pid != BH_PID_SETUP)

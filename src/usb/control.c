@@ -229,8 +229,10 @@ static enum bh_answer status_stage(struct bh_attached *a, const struct bh_descri
 
 	if (answer != BH_ANSWER_RETIRED)
 		return answer;
-	if (c->status == BH_SUCCESS && set_address)
+	if (c->status == BH_SUCCESS && set_address) {
 		a->address = (uint8_t)value;
+		a->bus->recent = NULL;
+	}
 	forget(c);
 	return answer;
 }

@@ -45,6 +45,7 @@ static void carrier_failed(struct bh_destination *d)
 	struct bh_attached *a = of_destination(d)->attached;
 
 	a->failed = true;
+	a->bus->recent = NULL;
 	a->failed_since = d->engine->now_us;
 }
 
@@ -97,6 +98,7 @@ static bool endpoint_refresh(struct bh_endpoint *ep, const struct bh_token *toke
 	                    info->max_packet);
 	ep->destination.single = info->type == BH_INTERRUPT;
 	ep->destination.finishes = a->device->finishes;
+	ep->destination.verification = a->device->verification;
 	ep->current = true;
 	ep->answered = false;
 	return true;
@@ -119,8 +121,13 @@ enum bh_answer bh_endpoint_offer(struct bh_attached *a, const struct bh_token *t
 			return bh_bus_retire(a->bus, d, 0, BH_NO_RESPONSE);
 		}
 	}
+	if (ep->info.type == BH_BULK) {
+		a->bus->recent = ep;
+		a->bus->recent_destination = d->destination;
+		return bh_destination_offer(&ep->destination, d);
+	}
 	/* A periodic endpoint is asked once in a frame, however often we look. */
-	if (ep->info.type == BH_INTERRUPT && ep->answered && ep->answered_frame == a->bus->engine.frame)
+	if (ep->answered && ep->answered_frame == a->bus->engine.frame)
 		return BH_ANSWER_BUSY;
 	answer = bh_destination_offer(&ep->destination, d);
 	if (answer == BH_ANSWER_RETIRED) {
@@ -146,6 +153,7 @@ void bh_endpoints_reset(struct bh_attached *a, int interface)
 		if (ep && (interface < 0 || ep->info.interface == interface)) {
 			bh_endpoint_reset(ep);
 			ep->current = false;
+			a->bus->recent = NULL;
 		}
 	}
 }

@@ -69,19 +69,6 @@ static enum bh_found fake_next(struct bh_source *s, const struct bh_descriptor *
 	return BH_FOUND;
 }
 
-static enum bh_found fake_look(struct bh_source *s, uint64_t id, uint64_t chain, struct bh_descriptor *ret)
-{
-	struct fake_descriptor *at = fake_find(fake_of(s), id);
-
-	(void)chain;
-	if (!at)
-		return BH_FOUND_INVALID;
-	if (!at->active)
-		return BH_FOUND_INACTIVE;
-	*ret = at->d;
-	return BH_FOUND;
-}
-
 static bool fake_read(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length)
 {
 	struct fake_descriptor *at = fake_find(fake_of(s), d->id);
@@ -101,6 +88,14 @@ static bool fake_write(struct bh_source *s, const struct bh_descriptor *d, uint3
 		return false;
 	memcpy(at->data + offset, from, length);
 	return true;
+}
+
+static bool fake_equal(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *bytes,
+                       uint32_t length)
+{
+	struct fake_descriptor *at = fake_find(fake_of(s), d->id);
+
+	return !at->broken && memcmp(at->data + offset, bytes, length) == 0;
 }
 
 static bool fake_retire(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status)
@@ -125,9 +120,9 @@ static void fake_ready(struct bh_source *s)
 
 static const struct bh_source_ops fake_source_ops = {
 	.next = fake_next,
-	.look = fake_look,
 	.read = fake_read,
 	.write = fake_write,
+	.equal = fake_equal,
 	.retire = fake_retire,
 	.ready = fake_ready,
 };

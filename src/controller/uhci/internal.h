@@ -29,9 +29,8 @@ enum td_result {
 
 /* The descriptor being offered; retire() writes it back. */
 struct execution {
-	struct td td;
-	uint32_t qh;      /* the queue it is in; 0: linked from the frame list */
-	uint32_t element; /* what the queue head's element pointer was read as */
+	const struct td *td;
+	uint32_t qh; /* the queue it is in; 0: linked from the frame list */
 	enum td_result result;
 };
 
@@ -70,7 +69,8 @@ struct bh_uhci {
 	bool in_run;
 	bool again;          /* look again at once: something may be answered better now */
 	uint16_t pending;    /* USBSTS bits to be reported at the end of the slice */
-	uint32_t mark;       /* entries of the current frame walked in earlier slices */
+	uint32_t mark;       /* how far the walk under way came in earlier slices (struct walk, position) */
+	bool walk_worked;    /* something completed in those */
 	bool unfinished;     /* the last walk ran out of its budget */
 	bool incomplete;     /* the walk under way broke off */
 	bool first_walk;     /* of a frame: isochronous descriptors, IOC of inactive ones */
@@ -108,7 +108,7 @@ extern const struct bh_bus_upcalls uhci_bus_upcalls;
 
 /* td.c */
 enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td);
-enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh, uint32_t *element);
+enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh);
 extern const struct bh_source_ops uhci_source_ops;
 
 /* schedule.c */

@@ -14,11 +14,22 @@
 /* Entries of a schedule beyond which nothing is looked at in a frame: more than any real one has. */
 #define LONGEST_WALK 8192u
 
+/*
+ * Descriptors completed in a queue before the next queue has its turn, however deep
+ * the guest asks us to go: more than fit a frame of the wire, few enough to be fair.
+ */
+#define DEEPEST_VISIT 256u
+/* Of those, how many before the queue's element pointer is written. */
+#define ELEMENT_LAG 32u
+
 struct walk {
 	uint32_t link;  /* what is visited next */
 	uint32_t qh;    /* the queue we are in; 0: none */
-	uint32_t qh_link, element;
-	uint32_t entries; /* visited in this walk */
+	uint32_t qh_link;
+	uint32_t element;         /* the queue's element pointer as it has to be */
+	uint32_t element_written; /* and as it stands in memory */
+	uint32_t depth;           /* descriptors completed in this visit to the queue */
+	uint32_t position; /* queue heads, and first descriptors, visited in this walk: what a later slice passes over */
 	/* Brent's cycle finder: an entry remembered, and moved on at powers of two */
 	uint32_t remembered, steps, limit;
 	bool worked; /* something completed since it was remembered */
@@ -69,23 +80,61 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 		return false;
 	}
 	w->qh_link = bh_get_le32(raw.link);
-	w->element = bh_get_le32(raw.element);
+	w->element = w->element_written = bh_get_le32(raw.element);
+	w->depth = 0;
 	w->qh = w->element & LINK_T ? 0 : address;
 	w->link = w->element & LINK_T ? w->qh_link : w->element;
 	return true;
 }
 
 /*
+ * The queue head lets go of what completed. False: the guest has moved it on its own,
+ * and what it wrote stands.
+ */
+static bool write_element(struct bh_uhci *u, struct walk *w)
+{
+	uint32_t expected = w->element_written;
+	bool done = true;
+
+	if (w->qh && w->element != expected &&
+	    bh_memory_exchange32(&u->guest->memory, w->qh + 4, &expected, w->element, &done) && done)
+		w->element_written = w->element;
+	return done;
+}
+
+/* Has the guest left the queue's element pointer alone? */
+static bool element_stands(struct bh_uhci *u, const struct walk *w)
+{
+	uint32_t element;
+
+	return bh_memory_load32(&u->guest->memory, w->qh + 4, &element) && element == w->element_written;
+}
+
+/*
  * Where a walk goes after a descriptor (3.4.2): down the queue only when it
  * completed and its link says depth first, otherwise on to the next queue.
  */
-static void leave_td(struct walk *w, const struct td *td, enum td_result result)
+static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enum td_result result)
 {
-	bool deeper = result == TD_COMPLETED && !(td->link & LINK_T) && (td->link & LINK_VF) && w->element == td->link;
+	bool deeper = false;
 
-	w->link = !w->qh || deeper ? td->link : w->qh_link;
-	if (!deeper)
-		w->qh = 0;
+	if (!w->qh) {
+		w->link = td->link;
+		return;
+	}
+	if (result == TD_COMPLETED) {
+		w->element = td->link;
+		deeper = (td->link & LINK_VF) && !(td->link & LINK_T) && ++w->depth < DEEPEST_VISIT;
+	}
+	if (deeper && !(td->link & LINK_Q) && w->depth % ELEMENT_LAG)
+		deeper = element_stands(u, w);
+	else if (deeper)
+		deeper = write_element(u, w);
+	w->link = deeper ? td->link : w->qh_link;
+	if (!deeper) {
+		write_element(u, w);
+		w->qh = w->depth = 0;
+	}
 }
 
 static bool visit_td(struct bh_uhci *u, struct walk *w)
@@ -99,16 +148,35 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 		broken(u);
 		return false;
 	}
-	if (w->entries > u->mark)
-		result = uhci_td_execute(u, &td, w->qh, &w->element);
+	if (w->position > u->mark)
+		result = uhci_td_execute(u, &td, w->qh);
 	if (result == TD_FATAL) {
 		u->incomplete = true;
 		return false;
 	}
 	if (result == TD_COMPLETED || result == TD_STOPPED)
 		w->worked = w->progress = true;
-	leave_td(w, &td, result);
+	leave_td(u, w, &td, result);
 	return true;
+}
+
+/* The walk ends, or breaks off until the next slice. */
+static void end_walk(struct bh_uhci *u, struct walk *w)
+{
+	write_element(u, w);
+	if (!u->unfinished && !u->incomplete)
+		bh_engine_pass_done(&u->bus.engine);
+	u->mark = u->unfinished ? w->position : 0;
+	if (u->mark >= LONGEST_WALK) {
+		u->mark = 0;
+		u->unfinished = false; /* enough for this frame */
+	}
+	u->walk_worked |= w->progress;
+	w->progress = u->walk_worked;
+	if (!u->unfinished) {
+		u->frames_passed = u->frames_begun;
+		u->walk_worked = false;
+	}
 }
 
 bool uhci_walk(struct bh_uhci *u, unsigned frame)
@@ -127,20 +195,12 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 			u->unfinished = true;
 			break;
 		}
-		if (++w.entries > u->mark)
+		w.position += w.depth == 0;
+		if (w.position > u->mark)
 			u->budget--;
 		u->counters.entries++;
 		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_td(u, &w);
 	}
-	if (!u->unfinished && !u->incomplete)
-		bh_engine_pass_done(&u->bus.engine);
-	/* Work done moves the queues on by itself; only an idle schedule has to be passed over. */
-	u->mark = u->unfinished && !w.progress ? w.entries : 0;
-	if (u->mark >= LONGEST_WALK) {
-		u->mark = 0;
-		u->unfinished = false; /* enough for this frame */
-	}
-	if (!u->unfinished)
-		u->frames_passed = u->frames_begun;
+	end_walk(u, &w);
 	return w.progress;
 }

@@ -4,6 +4,8 @@
  */
 #include "internal.h"
 
+#include <string.h>
+
 #include <base/bytes.h>
 #include <base/util.h>
 
@@ -29,29 +31,42 @@ static bool token_makes_sense(uint32_t token)
 	       (maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES);
 }
 
+/* Not in the region last hit, or not aligned there. */
+static bool fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
+{
+	struct td_memory raw;
+
+	if (!bh_memory_load32(m, address + TD_CONTROL, &ret_td->control) ||
+	    !bh_memory_read(m, address, &raw, sizeof(raw)))
+		return false;
+	ret_td->link = bh_get_le32(raw.link);
+	ret_td->token = bh_get_le32(raw.token);
+	ret_td->buffer = bh_get_le32(raw.buffer);
+	return true;
+}
+
 /*
- * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The
- * control word is read before the rest: a driver sets it last.
+ * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The control
+ * word is read before the rest: a driver sets it last. Each word is read once.
  */
 enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
 {
-	struct bh_memory *m = &u->guest->memory;
-	struct td_memory raw;
-	uint32_t control;
+	const volatile uint32_t *words =
+		(const void *)bh_memory_near(&u->guest->memory, address, sizeof(struct td_memory), BH_MEMORY_READ);
 
-	if (!bh_memory_load32(m, address + TD_CONTROL, &control) || !bh_memory_read(m, address, &raw, sizeof(raw)))
+	ret_td->address = address;
+	if (words && (uintptr_t)words % sizeof(*words) == 0) {
+		ret_td->control = le32toh(__atomic_load_n(&words[TD_CONTROL / 4], __ATOMIC_ACQUIRE));
+		ret_td->link = le32toh(words[0]);
+		ret_td->token = le32toh(words[2]);
+		ret_td->buffer = le32toh(words[3]);
+	} else if (!fetch_far(&u->guest->memory, address, ret_td)) {
 		return BH_FOUND_INVALID;
-	*ret_td = (struct td){
-		.address = address,
-		.link = bh_get_le32(raw.link),
-		.control = control,
-		.token = bh_get_le32(raw.token),
-		.buffer = bh_get_le32(raw.buffer),
-	};
-	return control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
+	}
+	return ret_td->control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
 }
 
-static struct bh_token token_of(const struct td *td)
+static inline struct bh_token token_of(const struct td *td)
 {
 	return (struct bh_token){
 		.pid = (enum bh_pid)TD_TOKEN_PID(td->token),
@@ -61,22 +76,19 @@ static struct bh_token token_of(const struct td *td)
 	};
 }
 
-static struct bh_descriptor descriptor_of(const struct td *td, uint64_t chain)
+static inline void describe(const struct td *td, const struct bh_token *token, uint64_t chain,
+                            struct bh_descriptor *ret)
 {
-	struct bh_token token = token_of(td);
-
-	return (struct bh_descriptor){
-		.id = td->address,
-		.chain = chain,
-		.destination = bh_token_destination(&token),
-		.buffer = td->buffer,
-		.token = td->token,
-		.length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES,
-		.in = token.pid == BH_PID_IN,
-		.toggle = TD_TOKEN_TOGGLE(td->token),
-		.notify = td->control & TD_IOC,
-		.stop_on_short = td->control & TD_SPD,
-	};
+	ret->id = td->address;
+	ret->chain = chain;
+	ret->destination = bh_token_destination(token);
+	ret->buffer = td->buffer;
+	ret->token = td->token;
+	ret->length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
+	ret->in = token->pid == BH_PID_IN;
+	ret->toggle = TD_TOKEN_TOGGLE(td->token);
+	ret->notify = td->control & TD_IOC;
+	ret->stop_on_short = td->control & TD_SPD;
 }
 
 /* A queue's name is its head; a descriptor that hangs in the frame list is a queue of its own. */
@@ -92,6 +104,7 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 {
 	struct td td;
 	enum bh_found found = uhci_td_fetch(u, address, &td);
+	struct bh_token token;
 
 	/* Looking ahead takes time like any other look: this slice will be over sooner. */
 	u->budget -= u->budget > 0;
@@ -101,7 +114,8 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 		return BH_FOUND_INVALID;
 	u->scanned_td = td.address;
 	u->scanned_link = td.link;
-	*ret_descriptor = descriptor_of(&td, chain);
+	token = token_of(&td);
+	describe(&td, &token, chain, ret_descriptor);
 	return BH_FOUND;
 }
 
@@ -120,11 +134,6 @@ static enum bh_found source_next(struct bh_source *s, const struct bh_descriptor
 	return fetch_descriptor(u, link & LINK_ADDRESS, after->chain, ret_next);
 }
 
-static enum bh_found source_look(struct bh_source *s, uint64_t id, uint64_t chain, struct bh_descriptor *ret_now)
-{
-	return fetch_descriptor(of_source(s), (uint32_t)id, chain, ret_now);
-}
-
 static bool source_read(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to,
                         uint32_t length)
 {
@@ -135,6 +144,12 @@ static bool source_write(struct bh_source *s, const struct bh_descriptor *d, uin
                          uint32_t length)
 {
 	return bh_memory_write(&of_source(s)->guest->memory, d->buffer + offset, from, length);
+}
+
+static bool source_equal(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *bytes,
+                         uint32_t length)
+{
+	return bh_memory_equal(&of_source(s)->guest->memory, d->buffer + offset, bytes, length);
 }
 
 static void source_ready(struct bh_source *s)
@@ -182,22 +197,12 @@ static bool is_short(const struct td *td, uint32_t actual)
 	return TD_TOKEN_PID(td->token) == BH_PID_IN && actual < ((TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES);
 }
 
-/* The queue head lets go of the descriptor, unless the guest has moved it on its own. */
-static void advance_queue(struct bh_uhci *u, struct execution *x)
-{
-	uint32_t seen = x->element;
-	bool done;
-
-	if (bh_memory_exchange32(&u->guest->memory, x->qh + 4, &seen, x->td.link, &done) && done)
-		x->element = x->td.link;
-}
-
 /* What the guest is to be told when this slice of the schedule ends. */
 static void note_causes(struct bh_uhci *u, const struct execution *x, bool failed, bool short_stop)
 {
 	if (failed)
 		u->pending |= USBSTS_ERROR;
-	if (x->td.control & TD_IOC) {
+	if (x->td->control & TD_IOC) {
 		u->pending |= USBSTS_USBINT;
 		u->cause_ioc = true;
 	}
@@ -207,25 +212,26 @@ static void note_causes(struct bh_uhci *u, const struct execution *x, bool faile
 	}
 }
 
-/* Order: data (already written), status, queue element; USBSTS at the end of the slice. */
+/*
+ * Order: data (already written), status, then the queue's element pointer, which the
+ * walk writes when it leaves the queue; USBSTS at the end of the slice.
+ */
 static bool retire_current(struct bh_uhci *u, uint32_t actual, enum bh_status status)
 {
 	struct execution *x = &u->current;
-	uint32_t expected = x->td.control, control;
+	uint32_t expected = x->td->control, control;
 	enum td_result result;
 	bool done, short_stop;
 
-	control = control_after(&x->td, actual, status, &result);
-	short_stop = result == TD_COMPLETED && x->qh && (x->td.control & TD_SPD) && is_short(&x->td, actual);
-	if (!bh_memory_exchange32(&u->guest->memory, x->td.address + TD_CONTROL, &expected, control, &done) || !done)
+	control = control_after(x->td, actual, status, &result);
+	short_stop = result == TD_COMPLETED && x->qh && (x->td->control & TD_SPD) && is_short(x->td, actual);
+	if (!bh_memory_exchange32(&u->guest->memory, x->td->address + TD_CONTROL, &expected, control, &done) || !done)
 		return false;
 	u->bus_time -= (int32_t)actual + TRANSACTION_OVERHEAD;
 	x->result = short_stop ? TD_STOPPED : result;
 	if (result == TD_RETRY)
 		return true;
 	u->counters.completed++;
-	if (x->qh && result == TD_COMPLETED && !short_stop)
-		advance_queue(u, x);
 	note_causes(u, x, status != BH_SUCCESS, short_stop);
 	return true;
 }
@@ -238,9 +244,9 @@ static bool source_retire(struct bh_source *s, const struct bh_descriptor *d, ui
 
 const struct bh_source_ops uhci_source_ops = {
 	.next = source_next,
-	.look = source_look,
 	.read = source_read,
 	.write = source_write,
+	.equal = source_equal,
 	.retire = source_retire,
 	.ready = source_ready,
 };
@@ -253,7 +259,7 @@ const struct bh_source_ops uhci_source_ops = {
  */
 static enum td_result execute_isochronous(struct bh_uhci *u)
 {
-	const struct td *td = &u->current.td;
+	const struct td *td = u->current.td;
 	bool out = TD_TOKEN_PID(td->token) == BH_PID_OUT;
 	uint32_t length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
 
@@ -269,12 +275,11 @@ static bool fits_frame(const struct bh_uhci *u, uint32_t length)
 }
 
 /*
- * An active or inactive descriptor is met; *element is its queue's element pointer
- * as read, and is kept up to date. Where a descriptor does not make sense the
+ * An active or inactive descriptor is met. Where it does not make sense the
  * controller halts (2.1.2, process error); where memory is not there, too (host
  * system error).
  */
-enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh, uint32_t *element)
+enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh)
 {
 	struct bh_token token = token_of(td);
 	struct bh_descriptor d;
@@ -293,10 +298,10 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 		uhci_process_error(u);
 		return TD_FATAL;
 	}
-	u->current = (struct execution){.td = *td, .qh = qh, .element = *element, .result = TD_WAITS};
+	u->current = (struct execution){.td = td, .qh = qh, .result = TD_WAITS};
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
-	d = descriptor_of(td, chain_of(td, qh));
+	describe(td, &token, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
 		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;
@@ -304,7 +309,6 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	u->scanned_td = td->address;
 	u->scanned_link = td->link;
 	answer = bh_bus_offer(&u->bus, &token, &d);
-	*element = u->current.element;
 	if (answer == BH_ANSWER_FAULT) {
 		uhci_bus_error(u);
 		return TD_FATAL;

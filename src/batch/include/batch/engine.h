@@ -24,6 +24,7 @@
 #include <base/list.h>
 #include <batch/source.h>
 #include <batch/status.h>
+#include <batch/verify.h>
 
 enum bh_state { BH_IDLE, BH_WAIT, BH_DATA, BH_FAILURE, BH_STATE_COUNT };
 
@@ -66,16 +67,7 @@ enum bh_answer {
 struct bh_record;
 struct bh_destination;
 
-/* How a record is compared with what the guest shows now ([0077] to [0085]); verify.c has them. */
-struct bh_verifier {
-	const char *name;
-	bool (*unchanged)(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
-};
-
-extern const struct bh_verifier bh_verify_exact; /* address, token, buffer address, every byte */
-
 struct bh_engine_config {
-	const struct bh_verifier *verifier;
 	uint64_t hash_key; /* an odd number the guest cannot know: it chooses what is hashed */
 	uint32_t max_batch_bytes;       /* of one batch */
 	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
@@ -88,7 +80,6 @@ struct bh_engine_config {
 
 #define BH_ENGINE_DEFAULTS                                                                     \
 	((struct bh_engine_config){                                                            \
-		.verifier = &bh_verify_exact,                                                  \
 		.hash_key = 0x9e3779b97f4a7c15u,                                               \
 		.max_batch_bytes = 256 * 1024,                                                 \
 		.max_batch_descriptors = 4096,                                                 \
@@ -133,11 +124,13 @@ struct bh_record {
 	uint64_t buffer;
 	uint32_t token;
 	uint32_t length;
-	uint32_t offset; /* of its bytes in the batch */
+	uint32_t offset;   /* of its bytes in the batch */
+	uint32_t checksum; /* of its bytes; BH_VERIFY_CHECKSUM only */
 };
 
+/* That a descriptor is in the batch: a hash of its id, good for the batch whose stamp it bears. */
 struct bh_seen {
-	uint64_t id;
+	uint32_t hash;
 	uint32_t stamp;
 };
 
@@ -151,7 +144,7 @@ struct bh_batch {
 	uint32_t capacity; /* bytes allocated */
 	uint32_t length;   /* bytes to move */
 	struct bh_record *records;
-	struct bh_seen *seen; /* hash table of the ids taken: 2 * record_capacity entries */
+	struct bh_seen *seen; /* open hash table of the ids taken: 2 * record_capacity entries */
 	uint32_t stamp;       /* marks the entries of this batch; the others are free */
 	uint32_t record_capacity;
 	uint32_t count;  /* descriptors taken */
@@ -159,12 +152,20 @@ struct bh_batch {
 	uint64_t chain;  /* where they were found */
 	uint64_t head;   /* id of the first */
 	bool zero_packet; /* OUT: ends in a zero-length packet after full ones */
+	bool watched;     /* OUT, BH_VERIFY_TRACE: all of its data is under write traces */
+	uint64_t watched_since; /* the stamp they began with */
 };
 
 /* Of a descriptor that the device took in part: what is left is sent from there on. */
 struct bh_part {
 	uint64_t id;
 	uint32_t bytes; /* 0: none */
+};
+
+/* What verification found. */
+struct bh_change {
+	uint32_t record; /* the first that is not what it was */
+	bool in_place;   /* the same descriptor with other content; false: the list leads elsewhere */
 };
 
 /* What came of it, being handed out. */
@@ -185,13 +186,14 @@ struct bh_destination {
 	bool single;   /* never more than one packet a transfer (interrupt endpoints) */
 	bool finishes; /* its transfers end by themselves: no linger */
 	uint32_t max_packet;
+	struct bh_verification verification;
 
 	/* state: figure 5 */
 	enum bh_state state;
 	enum bh_cancel cancelling; /* WAIT only: a completion is awaited after a cancel */
 	struct bh_batch batch;
 	struct bh_outcome outcome; /* DATA only */
-	uint32_t changed;          /* BH_CANCEL_CHANGED: first record that changed */
+	struct bh_change changed;  /* BH_CANCEL_CHANGED */
 	uint32_t verify_next;      /* next record to be verified in turn */
 	bool issuing;              /* inside carrier->start */
 	bool offered_in_pass;      /* its chain was, in the pass under way */
@@ -223,6 +225,9 @@ struct bh_carrier_ops {
 };
 
 void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct bh_engine_config *config);
+
+/* Has the source write traces, for BH_VERIFY_TRACE? */
+bool bh_engine_can_trace(const struct bh_engine *e);
 
 void bh_destination_init(struct bh_destination *d, struct bh_engine *e, const struct bh_carrier_ops *carrier,
                          uint64_t key, bool in, uint32_t max_packet);

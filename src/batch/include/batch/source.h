@@ -46,13 +46,13 @@ enum bh_found {
 struct bh_source;
 struct bh_destination;
 
-/* All mandatory; none may block or call back into the engine. */
+/* All mandatory but those marked optional; none may block or call back into the engine. */
 struct bh_source_ops {
-	/* The descriptor after the given one, as the list says now. */
+	/*
+	 * The descriptor after the given one, as the list says now. Of the given one only
+	 * id and chain count. Called for SCAN, and again for verification.
+	 */
 	enum bh_found (*next)(struct bh_source *s, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
-
-	/* The descriptor with this id in this chain, as it is now. */
-	enum bh_found (*look)(struct bh_source *s, uint64_t id, uint64_t chain, struct bh_descriptor *ret_now);
 
 	/*
 	 * Bytes of the descriptor's buffer; offset + length <= d->length. False: the
@@ -61,6 +61,25 @@ struct bh_source_ops {
 	bool (*read)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length);
 	bool (*write)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *from,
 	              uint32_t length);
+
+	/*
+	 * Is what the buffer holds now equal to these bytes? False also where it cannot
+	 * be read. offset + length <= d->length.
+	 */
+	bool (*equal)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *bytes,
+	              uint32_t length);
+
+	/*
+	 * Optional, both or none: write traces on the descriptor's buffer ([0085]). watch:
+	 * from now on; returns a stamp greater than 0 that never gets smaller, or 0 where
+	 * this buffer cannot be traced. written: may it have been written since that
+	 * stamp? A false alarm is allowed, a missed write is not.
+	 */
+	uint64_t (*watch)(struct bh_source *s, const struct bh_descriptor *d);
+	bool (*written)(struct bh_source *s, const struct bh_descriptor *d, uint64_t since);
+
+	/* Optional, with them: can there be traces at all now? */
+	bool (*can_watch)(struct bh_source *s);
 
 	/*
 	 * The descriptor, which was just offered, has ended: tell the guest. actual is

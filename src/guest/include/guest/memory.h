@@ -11,9 +11,11 @@
 #ifndef GUEST_MEMORY_H
 #define GUEST_MEMORY_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #define BH_MEMORY_READ  1u
 #define BH_MEMORY_WRITE 2u
@@ -30,7 +32,7 @@ struct bh_region {
 struct bh_memory {
 	struct bh_region *regions; /* sorted by base, never overlapping */
 	size_t count, capacity;
-	size_t last; /* index of the last hit; a guess, never trusted */
+	struct bh_region near; /* copy of the region last hit; size 0: none */
 	uint64_t generation; /* counts changes of the map */
 };
 
@@ -48,17 +50,103 @@ int bh_memory_add(struct bh_memory *m, uint64_t base, uint64_t size, void *host,
 int bh_memory_remove(struct bh_memory *m, uint64_t base, uint64_t size, struct bh_region *ret_region);
 
 /* Each may straddle regions. False: bus error, and nothing was written. */
-bool bh_memory_read(struct bh_memory *m, uint64_t address, void *to, size_t length);
-bool bh_memory_write(struct bh_memory *m, uint64_t address, const void *from, size_t length);
+static inline bool bh_memory_read(struct bh_memory *m, uint64_t address, void *to, size_t length);
+static inline bool bh_memory_write(struct bh_memory *m, uint64_t address, const void *from, size_t length);
+
+/* Are these the bytes that are there now? False also for a bus error. */
+static inline bool bh_memory_equal(struct bh_memory *m, uint64_t address, const void *bytes, size_t length);
 
 /*
  * One little-endian 32-bit word at a multiple of four, in one access.
  * load: acquire. exchange: replaces *expected by desired if the word still is
  * *expected, and tells with *ret_done; where it is not, *expected becomes what is
- * there.
+ * there. False: bus error.
  */
-bool bh_memory_load32(struct bh_memory *m, uint64_t address, uint32_t *ret_value);
-bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, uint32_t *expected, uint32_t desired,
-                          bool *ret_done);
+static inline bool bh_memory_load32(struct bh_memory *m, uint64_t address, uint32_t *ret_value);
+static inline bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, uint32_t *expected,
+                                        uint32_t desired, bool *ret_done);
+
+/*
+ * Where these bytes are mapped, if they all lie in the region last hit; NULL says
+ * nothing: use the functions above. Valid until the map changes.
+ */
+static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length, unsigned flags);
+
+/* --- what is inline above: every packet goes through it several times ------------------- */
+
+bool bh_memory_read_far(struct bh_memory *m, uint64_t address, void *to, size_t length);
+bool bh_memory_write_far(struct bh_memory *m, uint64_t address, const void *from, size_t length);
+bool bh_memory_equal_far(struct bh_memory *m, uint64_t address, const void *bytes, size_t length);
+uint32_t *bh_memory_word_far(struct bh_memory *m, uint64_t address, unsigned flags);
+
+static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length, unsigned flags)
+{
+	uint64_t offset = address - m->near.base; /* beyond the size where address lies below */
+
+	if (offset >= m->near.size || length > m->near.size - offset || (m->near.flags & flags) != flags)
+		return NULL;
+	return m->near.host + offset;
+}
+
+static inline bool bh_memory_read(struct bh_memory *m, uint64_t address, void *to, size_t length)
+{
+	const uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_READ);
+
+	if (!host)
+		return bh_memory_read_far(m, address, to, length);
+	memcpy(to, host, length);
+	return true;
+}
+
+static inline bool bh_memory_write(struct bh_memory *m, uint64_t address, const void *from, size_t length)
+{
+	uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_WRITE);
+
+	if (!host)
+		return bh_memory_write_far(m, address, from, length);
+	memcpy(host, from, length);
+	return true;
+}
+
+static inline bool bh_memory_equal(struct bh_memory *m, uint64_t address, const void *bytes, size_t length)
+{
+	const uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_READ);
+
+	return host ? memcmp(host, bytes, length) == 0 : bh_memory_equal_far(m, address, bytes, length);
+}
+
+/* The word at address, if it can be accessed as one: whole, aligned here as well. NULL: not. */
+static inline uint32_t *bh_memory_word(struct bh_memory *m, uint64_t address, unsigned flags)
+{
+	uint8_t *host = bh_memory_near(m, address, sizeof(uint32_t), flags);
+
+	if (!host || ((uintptr_t)host | address) % sizeof(uint32_t))
+		return bh_memory_word_far(m, address, flags);
+	return (uint32_t *)(void *)host;
+}
+
+static inline bool bh_memory_load32(struct bh_memory *m, uint64_t address, uint32_t *ret_value)
+{
+	const uint32_t *word = bh_memory_word(m, address, BH_MEMORY_READ);
+
+	if (!word)
+		return false;
+	*ret_value = le32toh(__atomic_load_n(word, __ATOMIC_ACQUIRE));
+	return true;
+}
+
+static inline bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, uint32_t *expected,
+                                        uint32_t desired, bool *ret_done)
+{
+	uint32_t *word = bh_memory_word(m, address, BH_MEMORY_READ | BH_MEMORY_WRITE);
+	uint32_t wanted = htole32(*expected);
+
+	if (!word)
+		return false;
+	*ret_done = __atomic_compare_exchange_n(word, &wanted, htole32(desired), false, __ATOMIC_ACQ_REL,
+	                                        __ATOMIC_ACQUIRE);
+	*expected = le32toh(wanted);
+	return true;
+}
 
 #endif

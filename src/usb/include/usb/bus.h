@@ -43,6 +43,7 @@ struct bh_bus_upcalls {
 };
 
 struct bh_attached;
+struct bh_endpoint;
 
 struct bh_port {
 	struct bh_attached *attached; /* what is plugged in; NULL: nothing */
@@ -64,6 +65,13 @@ struct bh_bus {
 	struct bh_bus_counters counters;
 	unsigned port_count;
 	struct bh_port ports[BH_BUS_MAX_PORTS];
+	/*
+	 * The bulk endpoint that answered last, and what it is known by: the next packet
+	 * is usually for it, too. NULL: look. Forgotten whenever anything about ports,
+	 * addresses or endpoints changes.
+	 */
+	struct bh_endpoint *recent;
+	uint64_t recent_destination;
 };
 
 void bh_bus_init(struct bh_bus *b, unsigned ports, struct bh_source *source, const struct bh_bus_upcalls *upcalls,
@@ -74,7 +82,8 @@ void bh_bus_finish(struct bh_bus *b);
 
 /*
  * Plugs a device in; the bus destroys it when it is removed. -EBUSY: the port is
- * taken; -EINVAL: no such port; -ENOTSUP: faster than the ports here; -ENOMEM.
+ * taken; -EINVAL: no such port; -ENOTSUP: faster than the ports here; -EACCES: it asks
+ * for verification by write traces, and guest memory is not traced; -ENOMEM.
  * On an error the device is still the caller's.
  */
 int bh_bus_attach(struct bh_bus *b, unsigned port, struct bh_device *d);

@@ -20,6 +20,7 @@
 #include <base/bytes.h>
 #include <base/list.h>
 #include <batch/status.h>
+#include <batch/verify.h>
 
 #define BH_ENDPOINT_IN 0x80 /* bEndpointAddress, bit 7 */
 
@@ -161,6 +162,8 @@ struct bh_device {
 	 * the guest waits for its first packet.
 	 */
 	bool finishes;
+	/* How what is sent to it is verified; may be set by whoever attaches it. */
+	struct bh_verification verification;
 
 	/* the bus's */
 	const struct bh_device_upcalls *upcalls;
