@@ -12,30 +12,43 @@
 #include <base/util.h>
 
 /*
- * Multiply with a secret odd key: nobody can choose ids that fall together. 32 bits of
- * the product are kept; should two ids share them, the batch ends one descriptor early,
- * and nothing else.
+ * The table of the ids taken. An entry is 24 bits of the id's hash and the batch's
+ * stamp; multiplying with a secret odd key lets nobody choose ids that fall together.
+ * Should two ids share those bits and their neighbourhood (once in millions), the
+ * batch ends one descriptor early, and nothing else. A quarter full at most: most
+ * probes are the first.
  */
-static uint32_t hash_of(const struct bh_engine *e, uint64_t id)
+static uint32_t seen_size(const struct bh_batch *b)
 {
-	return (uint32_t)((id * e->config.hash_key) >> 32);
+	return 4 * b->record_capacity;
 }
 
 /* Puts it into the table. False: it is there already. */
-static bool remember(struct bh_batch *b, uint32_t hash)
+static bool remember(const struct bh_engine *e, struct bh_batch *b, uint64_t id)
 {
-	uint32_t mask = 2 * b->record_capacity - 1, i = (hash >> 8) & mask;
+	uint64_t hash = id * e->config.hash_key;
+	uint32_t mask = seen_size(b) - 1, i = (uint32_t)(hash >> 44) & mask;
+	uint32_t entry = (uint32_t)(hash >> 12 & 0xffffff00u) | b->stamp;
 
-	for (; b->seen[i].stamp == b->stamp; i = (i + 1) & mask)
-		if (b->seen[i].hash == hash)
+	for (; (uint8_t)b->seen[i] == b->stamp; i = (i + 1) & mask)
+		if (b->seen[i] == entry)
 			return false;
-	b->seen[i] = (struct bh_seen){.hash = hash, .stamp = b->stamp};
+	b->seen[i] = entry;
 	return true;
+}
+
+/* A new batch: what the table holds is of older ones. Zero marks what was never used. */
+static void next_stamp(struct bh_batch *b)
+{
+	if (++b->stamp == 0 && b->seen) {
+		memset(b->seen, 0, seen_size(b) * sizeof(*b->seen));
+		b->stamp = 1;
+	}
 }
 
 static uint64_t batch_memory(const struct bh_batch *b)
 {
-	return b->capacity + b->record_capacity * (sizeof(*b->records) + 2 * sizeof(*b->seen));
+	return b->capacity + b->record_capacity * (sizeof(*b->records) + 4 * sizeof(*b->seen));
 }
 
 static void account(struct bh_engine *e, uint64_t before, uint64_t after)
@@ -79,12 +92,12 @@ static bool more_records(struct bh_destination *d)
 	struct bh_batch *b = &d->batch;
 	uint32_t old = b->record_capacity, capacity = old ? old * 2 : 8;
 	uint64_t before = batch_memory(b);
-	struct bh_seen *table, *old_table = b->seen;
 	struct bh_record *records;
+	uint32_t *table;
 
-	if (!may_grow(d, (capacity - old) * (sizeof(*records) + 2 * sizeof(*table))))
+	if (!may_grow(d, (capacity - old) * (sizeof(*records) + 4 * sizeof(*table))))
 		return false;
-	table = calloc(capacity * 2u, sizeof(*table));
+	table = calloc(capacity * 4u, sizeof(*table));
 	if (!table)
 		return false;
 	records = realloc(b->records, capacity * sizeof(*records));
@@ -92,14 +105,13 @@ static bool more_records(struct bh_destination *d)
 		free(table);
 		return false;
 	}
+	free(b->seen);
 	b->records = records;
 	b->record_capacity = capacity;
 	b->seen = table;
-	b->stamp = BH_MAX(b->stamp, 1u); /* zero marks what was never used */
-	for (uint32_t i = 0; i < old * 2u; i++)
-		if (old_table[i].stamp == b->stamp)
-			remember(b, old_table[i].hash);
-	free(old_table);
+	b->stamp = 1;
+	for (uint32_t i = 0; i < b->count; i++)
+		remember(d->engine, b, records[i].id);
 	account(d->engine, before, batch_memory(b));
 	return true;
 }
@@ -111,27 +123,27 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 	struct bh_source *source = d->engine->source;
 	struct bh_batch *b = &d->batch;
 	uint32_t bytes = d->in ? d->max_packet : td->length;
+	struct bh_record *r;
 
 	if (b->count == b->record_capacity && !more_records(d))
 		return NO_MEMORY;
 	if (bytes > b->capacity - b->length && !more_data(d, b->length + bytes))
 		return NO_MEMORY;
-	if (!remember(b, hash_of(d->engine, td->id)))
+	if (!remember(d->engine, b, td->id))
 		return TAKEN_BEFORE;
+	r = &b->records[b->count];
+	r->id = td->id;
 	if (!d->in) {
 		if (d->verification.what == BH_VERIFY_TRACE)
 			bh_verify_watch(d, td);
 		if (bytes && !source->ops->read(source, td, 0, b->data + b->length, bytes))
 			return NOT_READABLE;
-		b->records[b->count] = (struct bh_record){
-			.id = td->id,
-			.buffer = td->buffer,
-			.token = td->token,
-			.length = td->length,
-			.offset = b->length,
-		};
+		r->buffer = td->buffer;
+		r->token = td->token;
+		r->length = td->length;
+		r->offset = b->length;
 		if (d->verification.what == BH_VERIFY_CHECKSUM)
-			bh_verify_keep(d, &b->records[b->count]);
+			bh_verify_keep(d, r);
 		b->zero_packet = td->length == 0 && b->length > 0;
 	}
 	b->length += bytes;
@@ -247,10 +259,7 @@ void bh_batch_drop(struct bh_destination *d)
 		bh_batch_free(d);
 		return;
 	}
-	if (++b->stamp == 0 && b->seen) {
-		memset(b->seen, 0, 2 * b->record_capacity * sizeof(*b->seen));
-		b->stamp = 1;
-	}
+	next_stamp(b);
 	b->length = b->count = b->skip = 0;
 	b->zero_packet = false;
 }

@@ -107,9 +107,30 @@ void uhci_global_suspend(struct bh_uhci *u, bool suspended);
 extern const struct bh_bus_upcalls uhci_bus_upcalls;
 
 /* td.c */
-enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td);
+bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td); /* in no near region */
 enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh);
 extern const struct bh_source_ops uhci_source_ops;
+
+/*
+ * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The control
+ * word is read before the rest: a driver sets it last. Each word is read once.
+ */
+static inline enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
+{
+	struct bh_memory *m = &u->guest->memory;
+	const volatile uint32_t *words = (const void *)bh_memory_near(m, address, 16, BH_MEMORY_READ);
+
+	ret_td->address = address;
+	if (words && (uintptr_t)words % sizeof(*words) == 0) {
+		ret_td->control = le32toh(__atomic_load_n(&words[TD_CONTROL / 4], __ATOMIC_ACQUIRE));
+		ret_td->link = le32toh(words[0]);
+		ret_td->token = le32toh(words[2]);
+		ret_td->buffer = le32toh(words[3]);
+	} else if (!uhci_td_fetch_far(m, address, ret_td)) {
+		return BH_FOUND_INVALID;
+	}
+	return ret_td->control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
+}
 
 /* schedule.c */
 bool uhci_walk(struct bh_uhci *u, unsigned frame); /* true: something completed */

@@ -31,8 +31,7 @@ static bool token_makes_sense(uint32_t token)
 	       (maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES);
 }
 
-/* Not in the region last hit, or not aligned there. */
-static bool fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
+bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
 {
 	struct td_memory raw;
 
@@ -43,27 +42,6 @@ static bool fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
 	ret_td->token = bh_get_le32(raw.token);
 	ret_td->buffer = bh_get_le32(raw.buffer);
 	return true;
-}
-
-/*
- * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The control
- * word is read before the rest: a driver sets it last. Each word is read once.
- */
-enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
-{
-	const volatile uint32_t *words =
-		(const void *)bh_memory_near(&u->guest->memory, address, sizeof(struct td_memory), BH_MEMORY_READ);
-
-	ret_td->address = address;
-	if (words && (uintptr_t)words % sizeof(*words) == 0) {
-		ret_td->control = le32toh(__atomic_load_n(&words[TD_CONTROL / 4], __ATOMIC_ACQUIRE));
-		ret_td->link = le32toh(words[0]);
-		ret_td->token = le32toh(words[2]);
-		ret_td->buffer = le32toh(words[3]);
-	} else if (!fetch_far(&u->guest->memory, address, ret_td)) {
-		return BH_FOUND_INVALID;
-	}
-	return ret_td->control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
 }
 
 static inline struct bh_token token_of(const struct td *td)

@@ -118,7 +118,7 @@ struct bh_engine {
 	uint8_t scratch[2048]; /* one packet, while it is compared */
 };
 
-/* One descriptor of an OUT batch: the patent's OutRecord (figure 4). */
+/* One descriptor of a batch: the patent's OutRecord (figure 4). Of an IN only the id is kept. */
 struct bh_record {
 	uint64_t id;
 	uint64_t buffer;
@@ -128,24 +128,18 @@ struct bh_record {
 	uint32_t checksum; /* of its bytes; BH_VERIFY_CHECKSUM only */
 };
 
-/* That a descriptor is in the batch: a hash of its id, good for the batch whose stamp it bears. */
-struct bh_seen {
-	uint32_t hash;
-	uint32_t stamp;
-};
-
 /*
  * One host transfer's worth of packets. OUT: data is D*, the copy of what the
- * guest queued, and there is a record for each descriptor. IN: data is the room
- * for what comes; no records are kept, for whatever IN is offered draws from it.
+ * guest queued, and the records say which byte is whose. IN: data is the room for
+ * what comes; whatever IN is offered draws from it.
  */
 struct bh_batch {
 	uint8_t *data;
 	uint32_t capacity; /* bytes allocated */
 	uint32_t length;   /* bytes to move */
 	struct bh_record *records;
-	struct bh_seen *seen; /* open hash table of the ids taken: 2 * record_capacity entries */
-	uint32_t stamp;       /* marks the entries of this batch; the others are free */
+	uint32_t *seen; /* which ids were taken: an open hash table of 4 * record_capacity entries */
+	uint8_t stamp;  /* marks the entries of this batch; the others are free */
 	uint32_t record_capacity;
 	uint32_t count;  /* descriptors taken */
 	uint32_t skip;   /* OUT: bytes of the first descriptor the device took in an earlier transfer */
