@@ -705,7 +705,7 @@ static void rings_are_found_when_the_stamp_wraps(void **state)
 		b = &a->endpoints[0][1]->destination.batch;
 		assert_int_not_equal(b->stamp, 0); /* that is what was never used */
 		if (round == 0)
-			b->stamp = UINT32_MAX;
+			b->stamp = UINT8_MAX;
 	}
 }
 
