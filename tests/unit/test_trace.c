@@ -380,6 +380,34 @@ static void no_write_is_missed(void **state)
 	assert_true(quiet > 0);
 }
 
+/*
+ * Watches a page again the moment it is known to be written, that is while the fault
+ * is still being served: what serves it must not make writable what is watched anew.
+ */
+static void watching_meets_disarming(void **state)
+{
+	struct fixture *f = *state;
+	struct watched v = {.words = BH_COUNT(v.copy)};
+	struct writers w;
+	uint64_t end, alarms = 0, missed = 0;
+
+	enable(f);
+	start_writers(&w, f->host, 1);
+	end = milliseconds() + 500;
+	while (milliseconds() < end) {
+		bool was_written = false;
+
+		v.since = watch(f, 0, v.words * 8);
+		copy_words(v.copy, f->host, v.words);
+		for (unsigned i = 0; i < 1000 && !was_written; i++)
+			missed += !check_watched(f, &v, &was_written);
+		alarms += was_written;
+	}
+	stop_writers(&w);
+	assert_int_equal(missed, 0);
+	assert_true(alarms > 0);
+}
+
 /* Comes and goes under the hands of writers, who must not be killed, nor sleep for ever. */
 static void regions_go_while_others_write(void **state)
 {
@@ -895,6 +923,7 @@ int main(void)
 		BOTH(our_own_writes_are_seen),
 		BOTH(system_calls_that_write),
 		BOTH(no_write_is_missed),
+		BOTH(watching_meets_disarming),
 		BOTH(regions_go_while_others_write),
 		BOTH(shared_memory),
 		BOTH(pages_never_touched),
