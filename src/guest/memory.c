@@ -7,6 +7,8 @@
 
 #include <base/util.h>
 
+#include "internal.h"
+
 #define FIRST_CAPACITY 16u
 
 void bh_memory_init(struct bh_memory *m)
@@ -16,6 +18,8 @@ void bh_memory_init(struct bh_memory *m)
 
 void bh_memory_finish(struct bh_memory *m)
 {
+	if (m->trace)
+		bh_trace_finish(m);
 	free(m->regions);
 	m->regions = NULL;
 	m->count = m->capacity = 0;
@@ -59,6 +63,11 @@ static inline const struct bh_region *find(struct bh_memory *m, uint64_t address
 	return &m->regions[i - 1];
 }
 
+const struct bh_region *bh_memory_find(struct bh_memory *m, uint64_t address)
+{
+	return find(m, address);
+}
+
 /* Where address is mapped with all of these flags, and for how many bytes from there; NULL: not. */
 static inline uint8_t *reach(struct bh_memory *m, uint64_t address, unsigned flags, uint64_t *ret_left)
 {
@@ -89,10 +98,11 @@ static int grow(struct bh_memory *m)
 
 int bh_memory_add(struct bh_memory *m, uint64_t base, uint64_t size, void *host, unsigned flags)
 {
+	struct bh_region region = {.base = base, .size = size, .host = host, .flags = flags};
 	size_t i;
 	int r;
 
-	if (!size || size - 1 > UINT64_MAX - base || flags & ~(BH_MEMORY_READ | BH_MEMORY_WRITE))
+	if (!size || size - 1 > UINT64_MAX - base || flags & ~(BH_MEMORY_READ | BH_MEMORY_WRITE | BH_MEMORY_OURS))
 		return -EINVAL;
 
 	/* No overlap: the one before ends at or below base, the one after begins beyond the end. */
@@ -105,8 +115,13 @@ int bh_memory_add(struct bh_memory *m, uint64_t base, uint64_t size, void *host,
 	r = grow(m);
 	if (r < 0)
 		return r;
+	if (m->trace) {
+		r = bh_trace_attach(m->trace, &region);
+		if (r < 0)
+			return r == -ENOSYS ? -ENOTSUP : r;
+	}
 	memmove(&m->regions[i + 1], &m->regions[i], (m->count - i) * sizeof(m->regions[0]));
-	m->regions[i] = (struct bh_region){.base = base, .size = size, .host = host, .flags = flags};
+	m->regions[i] = region;
 	m->count++;
 	m->generation++;
 	m->near = (struct bh_region){0};
@@ -120,6 +135,7 @@ int bh_memory_remove(struct bh_memory *m, uint64_t base, uint64_t size, struct b
 	if (!i || m->regions[i - 1].base != base || m->regions[i - 1].size != size)
 		return -ENOENT;
 	i--;
+	bh_trace_detach(&m->regions[i]);
 	if (ret_region)
 		*ret_region = m->regions[i];
 	m->count--;

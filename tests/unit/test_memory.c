@@ -160,7 +160,7 @@ static void add_refuses(void **state)
 {
 	static const struct { uint64_t base, size; unsigned flags; int result; } cases[] = {
 		{0x10000, 0, RW, -EINVAL},
-		{0x10000, 0x1000, 4, -EINVAL},
+		{0x10000, 0x1000, 8, -EINVAL},
 		{UINT64_MAX - 0xffe, 0x1000, RW, -EINVAL},
 		{1, UINT64_MAX, RW, -EEXIST},
 		{2, UINT64_MAX, RW, -EINVAL},

@@ -8,6 +8,7 @@
 
 #include <base/bytes.h>
 #include <base/util.h>
+#include <guest/trace.h>
 
 /* As it lies in guest memory (3.2). */
 struct td_memory {
@@ -130,6 +131,21 @@ static bool source_equal(struct bh_source *s, const struct bh_descriptor *d, uin
 	return bh_memory_equal(&of_source(s)->guest->memory, d->buffer + offset, bytes, length);
 }
 
+static uint64_t source_watch(struct bh_source *s, const struct bh_descriptor *d)
+{
+	return bh_memory_watch(&of_source(s)->guest->memory, d->buffer, d->length);
+}
+
+static bool source_written(struct bh_source *s, const struct bh_descriptor *d, uint64_t since)
+{
+	return bh_memory_written(&of_source(s)->guest->memory, d->buffer, d->length, since);
+}
+
+static bool source_can_watch(struct bh_source *s)
+{
+	return bh_memory_traced(&of_source(s)->guest->memory);
+}
+
 static void source_ready(struct bh_source *s)
 {
 	uhci_kick(of_source(s));
@@ -225,6 +241,9 @@ const struct bh_source_ops uhci_source_ops = {
 	.read = source_read,
 	.write = source_write,
 	.equal = source_equal,
+	.watch = source_watch,
+	.written = source_written,
+	.can_watch = source_can_watch,
 	.retire = source_retire,
 	.ready = source_ready,
 };

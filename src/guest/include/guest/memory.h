@@ -19,6 +19,8 @@
 
 #define BH_MEMORY_READ  1u
 #define BH_MEMORY_WRITE 2u
+/* Everybody who writes here is a thread of this process: writes can be traced. See <guest/trace.h>. */
+#define BH_MEMORY_OURS  4u
 
 #define BH_MEMORY_MAX_REGIONS 4096u
 
@@ -27,6 +29,7 @@ struct bh_region {
 	uint64_t size;
 	uint8_t *host; /* where base is mapped; NULL: out of reach */
 	unsigned flags;
+	struct bh_trace_range *trace; /* ours; NULL: writes are not traced */
 };
 
 struct bh_memory {
@@ -34,6 +37,7 @@ struct bh_memory {
 	size_t count, capacity;
 	struct bh_region near; /* copy of the region last hit; size 0: none */
 	uint64_t generation; /* counts changes of the map */
+	struct bh_trace *trace; /* NULL: writes are not traced */
 };
 
 void bh_memory_init(struct bh_memory *m);
@@ -42,7 +46,7 @@ void bh_memory_finish(struct bh_memory *m); /* forgets the regions, unmaps nothi
 /*
  * The caller keeps what host points at mapped until the region is removed.
  * -EINVAL size 0 or wrapping, or unknown flags; -EEXIST overlap; -ENOSPC too many
- * regions; -ENOMEM.
+ * regions; -ENOMEM; where writes are traced, see bh_trace_enable().
  */
 int bh_memory_add(struct bh_memory *m, uint64_t base, uint64_t size, void *host, unsigned flags);
 
