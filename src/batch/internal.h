@@ -37,7 +37,7 @@ enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *h
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head);
 
 /* verify.c: what BH_VERIFY_TRACE does before a descriptor's bytes are copied, BH_VERIFY_CHECKSUM after. */
-void bh_verify_watch(struct bh_destination *d, const struct bh_descriptor *td);
+void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct bh_descriptor *td);
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r);
 
 /* verify.c: is what the guest shows now still what was recorded? */

@@ -135,7 +135,7 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 	r->id = td->id;
 	if (!d->in) {
 		if (d->verification.what == BH_VERIFY_TRACE)
-			bh_verify_watch(d, td);
+			bh_verify_watch(d, r, td);
 		if (bytes && !source->ops->read(source, td, 0, b->data + b->length, bytes))
 			return NOT_READABLE;
 		r->buffer = td->buffer;

@@ -51,18 +51,18 @@ bool bh_verify_when_parse(const char *name, enum bh_verify_when *ret)
 /* --- keeping ------------------------------------------------------------------------ */
 
 /* Before its bytes are read: what is written after that is noticed. */
-void bh_verify_watch(struct bh_destination *d, const struct bh_descriptor *td)
+void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct bh_descriptor *td)
 {
 	struct bh_source *source = d->engine->source;
 	struct bh_batch *b = &d->batch;
-	uint64_t stamp;
-
-	stamp = source->ops->watch ? source->ops->watch(source, td) : 0;
+	uint64_t stamp = source->ops->watch ? source->ops->watch(source, td) : 0;
 	if (b->count == 0) {
 		b->watched = true;
 		b->watched_since = stamp;
 	}
-	b->watched &= stamp != 0;
+	/* Stamps grow by a few for each watch; where one does not fit, the batch is as good as not watched. */
+	b->watched &= stamp >= b->watched_since && stamp - b->watched_since <= UINT32_MAX && stamp > 0;
+	r->proof = (uint32_t)(stamp - b->watched_since);
 }
 
 static uint32_t checksum(const struct bh_engine *e, const void *bytes, uint32_t length)
@@ -73,7 +73,7 @@ static uint32_t checksum(const struct bh_engine *e, const void *bytes, uint32_t 
 
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r)
 {
-	r->checksum = checksum(d->engine, d->batch.data + r->offset, r->length);
+	r->proof = checksum(d->engine, d->batch.data + r->offset, r->length);
 }
 
 /* --- comparing ----------------------------------------------------------------------- */
@@ -96,14 +96,14 @@ static bool same_checksum(struct bh_destination *d, const struct bh_record *r, c
 
 	return r->length <= sizeof(e->scratch) &&
 	       (r->length == 0 || e->source->ops->read(e->source, now, 0, e->scratch, r->length)) &&
-	       checksum(e, e->scratch, r->length) == r->checksum;
+	       checksum(e, e->scratch, r->length) == r->proof;
 }
 
-static bool untouched(struct bh_destination *d, const struct bh_descriptor *now)
+static bool untouched(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
 {
 	struct bh_source *source = d->engine->source;
 
-	return d->batch.watched && !source->ops->written(source, now, d->batch.watched_since);
+	return d->batch.watched && !source->ops->written(source, now, d->batch.watched_since + r->proof);
 }
 
 bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
@@ -116,7 +116,7 @@ bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const str
 	case BH_VERIFY_CHECKSUM:
 		return same_descriptor(r, now) && same_checksum(d, r, now);
 	case BH_VERIFY_TRACE:
-		return same_descriptor(r, now) && (untouched(d, now) || same_bytes(d, r, now));
+		return same_descriptor(r, now) && (untouched(d, r, now) || same_bytes(d, r, now));
 	case BH_VERIFY_NONE:
 		return true;
 	case BH_VERIFY_EXACT:

@@ -125,7 +125,7 @@ struct bh_record {
 	uint32_t token;
 	uint32_t length;
 	uint32_t offset;   /* of its bytes in the batch */
-	uint32_t checksum; /* of its bytes; BH_VERIFY_CHECKSUM only */
+	uint32_t proof;    /* BH_VERIFY_CHECKSUM: of its bytes; BH_VERIFY_TRACE: stamp after watched_since */
 };
 
 /*
