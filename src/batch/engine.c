@@ -20,6 +20,12 @@ void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct 
 	bh_list_init(&e->active);
 }
 
+void bh_engine_account(struct bh_engine *e, uint64_t before, uint64_t after)
+{
+	e->counters.memory += after - before;
+	e->counters.memory_peak = BH_MAX(e->counters.memory_peak, e->counters.memory);
+}
+
 bool bh_engine_can_trace(const struct bh_engine *e)
 {
 	const struct bh_source_ops *ops = e->source->ops;

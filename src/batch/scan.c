@@ -51,12 +51,6 @@ static uint64_t batch_memory(const struct bh_batch *b)
 	return b->capacity + b->record_capacity * (sizeof(*b->records) + 4 * sizeof(*b->seen));
 }
 
-static void account(struct bh_engine *e, uint64_t before, uint64_t after)
-{
-	e->counters.memory += after - before;
-	e->counters.memory_peak = BH_MAX(e->counters.memory_peak, e->counters.memory);
-}
-
 /*
  * The smallest batch, one packet, is always given memory, so that a destination
  * cannot be starved by others; destinations are bounded in number by the devices
@@ -83,7 +77,7 @@ static bool more_data(struct bh_destination *d, uint32_t needed)
 		return false;
 	b->data = data;
 	b->capacity = capacity;
-	account(d->engine, before, batch_memory(b));
+	bh_engine_account(d->engine, before, batch_memory(b));
 	return true;
 }
 
@@ -112,7 +106,7 @@ static bool more_records(struct bh_destination *d)
 	b->stamp = 1;
 	for (uint32_t i = 0; i < b->count; i++)
 		remember(d->engine, b, records[i].id);
-	account(d->engine, before, batch_memory(b));
+	bh_engine_account(d->engine, before, batch_memory(b));
 	return true;
 }
 
@@ -266,7 +260,7 @@ void bh_batch_drop(struct bh_destination *d)
 
 void bh_batch_free(struct bh_destination *d)
 {
-	account(d->engine, batch_memory(&d->batch), 0);
+	bh_engine_account(d->engine, batch_memory(&d->batch), 0);
 	free(d->batch.data);
 	free(d->batch.records);
 	free(d->batch.seen);

@@ -39,8 +39,12 @@ static bool data_is_in(const struct bh_control *c)
 	return c->length > 0 && (c->setup.bmRequestType & BH_ENDPOINT_IN);
 }
 
-static void forget(struct bh_control *c)
+static void forget(struct bh_attached *a)
 {
+	struct bh_control *c = &a->control;
+
+	if (c->data)
+		bh_engine_account(&a->bus->engine, c->length, 0);
 	free(c->data);
 	c->data = NULL;
 	c->state = BH_CONTROL_IDLE;
@@ -57,7 +61,7 @@ static void transfer_done(struct bh_transfer *t, enum bh_status status)
 	c->actual = BH_MIN(t->actual, t->length);
 	c->status = status;
 	if (c->cancelling && !c->status_early) {
-		forget(c); /* a SETUP or a reset wants the pipe */
+		forget(a); /* a SETUP or a reset wants the pipe */
 	} else {
 		if (status == BH_CANCELLED)
 			c->status = c->cancelling ? BH_SUCCESS : BH_NO_RESPONSE;
@@ -154,10 +158,11 @@ static enum bh_answer setup_packet(struct bh_attached *a, const struct bh_descri
 		free(data);
 		return answer;
 	}
-	forget(c);
+	forget(a);
 	c->setup = setup;
 	c->data = data;
 	c->length = length;
+	bh_engine_account(&a->bus->engine, 0, length);
 	c->moved = c->actual = 0;
 	c->state = BH_CONTROL_SETUP;
 	a->bus->counters.setups++;
@@ -178,7 +183,7 @@ static enum bh_answer collect(struct bh_attached *a, const struct bh_descriptor 
 	if (packet > c->length - c->moved) {
 		answer = bh_bus_retire(a->bus, d, 0, BH_STALL); /* more than it announced */
 		if (answer == BH_ANSWER_RETIRED)
-			forget(c);
+			forget(a);
 		return answer;
 	}
 	if (packet && !source->ops->read(source, d, 0, c->data + c->moved, packet))
@@ -203,7 +208,7 @@ static enum bh_answer hand_out(struct bh_attached *a, const struct bh_descriptor
 	if (packet == 0 && c->status != BH_SUCCESS) {
 		answer = bh_bus_retire(a->bus, d, 0, c->status);
 		if (answer == BH_ANSWER_RETIRED)
-			forget(c);
+			forget(a);
 		return answer;
 	}
 	if (c->ended_short || (packet == 0 && c->moved == c->length))
@@ -233,7 +238,7 @@ static enum bh_answer status_stage(struct bh_attached *a, const struct bh_descri
 		a->address = (uint8_t)value;
 		a->bus->recent = NULL;
 	}
-	forget(c);
+	forget(a);
 	return answer;
 }
 
@@ -305,11 +310,11 @@ void bh_control_reset(struct bh_attached *a)
 		c->status_early = false;
 		cancelled(a);
 	} else {
-		forget(c);
+		forget(a);
 	}
 }
 
 void bh_control_free(struct bh_attached *a)
 {
-	free(a->control.data);
+	forget(a);
 }

@@ -71,7 +71,12 @@ struct bh_engine_config {
 	uint64_t hash_key; /* an odd number the guest cannot know: it chooses what is hashed */
 	uint32_t max_batch_bytes;       /* of one batch */
 	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
-	uint64_t max_bytes;             /* of all batches and records together */
+	/*
+	 * Bytes of all batches and records together. Beyond it there are only batches of
+	 * one packet, which every destination may always have, and control data (at most
+	 * 65,535 bytes a device), so that one that hangs starves nobody.
+	 */
+	uint64_t max_bytes;
 	uint32_t retry_checks;          /* records verified at a retry, besides the head */
 	uint32_t linger_us;             /* longest wait of a batch of several packets without progress */
 	uint32_t withdrawn_frames;      /* not offered for so many frames: withdrawn */
@@ -104,8 +109,8 @@ struct bh_engine_counters {
 	uint64_t failures;    /* FAILURE entered */
 	uint64_t ahead_bytes; /* taken by the device, withdrawn by the guest (difference W) */
 	uint64_t kept_bytes;  /* fetched, withdrawn, still to be delivered to a later IN (difference K) */
-	uint64_t memory;      /* bytes of batches and records now */
-	uint64_t memory_peak;
+	uint64_t memory;      /* bytes of batches, records and control data now */
+	uint64_t memory_peak; /* the most there ever were */
 };
 
 struct bh_engine {
@@ -219,6 +224,9 @@ struct bh_carrier_ops {
 };
 
 void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct bh_engine_config *config);
+
+/* So many bytes kept for the guest became so many: for what others keep beside batches (control pipes). */
+void bh_engine_account(struct bh_engine *e, uint64_t before, uint64_t after);
 
 /* Has the source write traces, for BH_VERIFY_TRACE? */
 bool bh_engine_can_trace(const struct bh_engine *e);
