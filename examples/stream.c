@@ -124,7 +124,8 @@ static void put_record(struct stream *s, const uint8_t *data, uint32_t length)
 {
 	s->wire[s->end++] = (uint8_t)(length >> 8);
 	s->wire[s->end++] = (uint8_t)length;
-	memcpy(s->wire + s->end, data, length);
+	if (length)
+		memcpy(s->wire + s->end, data, length);
 	s->end += length;
 }
 
@@ -164,7 +165,7 @@ static void start(struct bh_destination *d)
 	for (uint32_t i = 0; i < b->length; i += RECORD)
 		put_record(s, b->data + i, BH_MIN(RECORD, b->length - i));
 	if (b->length == 0 || b->zero_packet)
-		put_record(s, NULL, 0);
+		put_record(s, NULL, 0); /* of an empty packet */
 	carry(s); /* may complete it at once, inside start */
 }
 
