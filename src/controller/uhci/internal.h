@@ -2,6 +2,7 @@
 #ifndef UHCI_INTERNAL_H
 #define UHCI_INTERNAL_H
 
+#include <base/bytes.h>
 #include <uhci/uhci.h>
 
 #include "uhci_regs.h"
@@ -122,10 +123,10 @@ static inline enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, s
 
 	ret_td->address = address;
 	if (words && (uintptr_t)words % sizeof(*words) == 0) {
-		ret_td->control = le32toh(__atomic_load_n(&words[TD_CONTROL / 4], __ATOMIC_ACQUIRE));
-		ret_td->link = le32toh(words[0]);
-		ret_td->token = le32toh(words[2]);
-		ret_td->buffer = le32toh(words[3]);
+		ret_td->control = bh_order_le32(__atomic_load_n(&words[TD_CONTROL / 4], __ATOMIC_ACQUIRE));
+		ret_td->link = bh_order_le32(words[0]);
+		ret_td->token = bh_order_le32(words[2]);
+		ret_td->buffer = bh_order_le32(words[3]);
 	} else if (!uhci_td_fetch_far(m, address, ret_td)) {
 		return BH_FOUND_INVALID;
 	}

@@ -36,6 +36,15 @@ static inline bh_le32 bh_put_le32(uint32_t v)
 	return (bh_le32){{(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)}};
 }
 
+/* A little-endian word held in an integer, to host order and back. */
+static inline uint32_t bh_order_le32(uint32_t v)
+{
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	v = __builtin_bswap32(v);
+#endif
+	return v;
+}
+
 static inline uint16_t bh_get_be16(bh_be16 v)
 {
 	return (uint16_t)(v.b[0] << 8 | v.b[1]);

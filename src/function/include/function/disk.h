@@ -1,6 +1,7 @@
 /*
  * An emulated USB disk: mass storage, bulk-only transport, one logical unit, over
- * a raw image file or a block device of the host.
+ * a raw image file or a block device of the host. A target that is software, as
+ * the patent's [0101] allows.
  *
  * References: USB Mass Storage Class Bulk-Only Transport 1.0 ("BOT"), SCSI SPC-4
  * and SBC-3. What of them is done is listed at the heads of bot.c and scsi.c.
@@ -16,8 +17,9 @@
 
 struct uv_loop_s;
 
+/* Read while the disk is made, not kept. */
 struct bh_disk_config {
-	const char *path;
+	const char *path; /* of the image or block device, which has to be there */
 	bool readonly;
 	/*
 	 * Not a removable medium (RMB clear in INQUIRY). By default it is one: only
@@ -26,10 +28,11 @@ struct bh_disk_config {
 	 */
 	bool fixed;
 	const char *serial;  /* 12 to 32 of 0-9 A-F; NULL: made from the file's canonical path */
-	unsigned block_size; /* 512 or 4096; 0: 512 */
+	unsigned block_size; /* bytes; 512 or 4096; 0: 512 */
 	enum bh_speed speed; /* BH_SPEED_FULL or BH_SPEED_HIGH */
 };
 
+/* Since creation. */
 struct bh_disk_counters {
 	uint64_t commands;      /* valid CBWs */
 	uint64_t bytes_read;    /* from the medium, as the guest got them */
@@ -44,8 +47,9 @@ struct bh_disk_counters {
 
 /*
  * Open the file, lock it (one writer, or any number of readers) and make a device
- * of it. Disk I/O happens in the loop's thread pool; the loop, and every other
- * call, belong to the controller's thread.
+ * of it, which is the caller's until bh_bus_attach() takes it. Disk I/O happens in the
+ * loop's thread pool; the loop, and every other call, belong to the controller's thread.
+ * The loop has to run while the disk is there, and until it is closed.
  *
  * 0, or a negative errno: then error holds one line for the user, which names the
  * file and says what to do, *ret is untouched, and nothing was created or changed.
@@ -63,6 +67,7 @@ int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, 
  */
 void bh_disk_close(struct bh_device *device, void (*closed)(void *data, int error), void *data);
 
+/* Of a device that bh_disk_create() made, and no other. */
 struct bh_disk_counters bh_disk_counters(const struct bh_device *device);
 
 /* The serial number in use; valid as long as the device. */

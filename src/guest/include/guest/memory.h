@@ -11,11 +11,12 @@
 #ifndef GUEST_MEMORY_H
 #define GUEST_MEMORY_H
 
-#include <endian.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include <base/bytes.h>
 
 #define BH_MEMORY_READ  1u
 #define BH_MEMORY_WRITE 2u
@@ -135,7 +136,7 @@ static inline bool bh_memory_load32(struct bh_memory *m, uint64_t address, uint3
 
 	if (!word)
 		return false;
-	*ret_value = le32toh(__atomic_load_n(word, __ATOMIC_ACQUIRE));
+	*ret_value = bh_order_le32(__atomic_load_n(word, __ATOMIC_ACQUIRE));
 	return true;
 }
 
@@ -143,13 +144,13 @@ static inline bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, u
                                         uint32_t desired, bool *ret_done)
 {
 	uint32_t *word = bh_memory_word(m, address, BH_MEMORY_READ | BH_MEMORY_WRITE);
-	uint32_t wanted = htole32(*expected);
+	uint32_t wanted = bh_order_le32(*expected);
 
 	if (!word)
 		return false;
-	*ret_done = __atomic_compare_exchange_n(word, &wanted, htole32(desired), false, __ATOMIC_ACQ_REL,
+	*ret_done = __atomic_compare_exchange_n(word, &wanted, bh_order_le32(desired), false, __ATOMIC_ACQ_REL,
 	                                        __ATOMIC_ACQUIRE);
-	*expected = le32toh(wanted);
+	*expected = bh_order_le32(wanted);
 	return true;
 }
 

@@ -2,6 +2,7 @@
  * A vfio-user server for one PCI function: the client's socket and the messages
  * on it (QEMU docs/interop/vfio-user.rst, protocol 0.0). It implements struct
  * bh_guest for the controller, with the client's memory and eventfds behind it.
+ * So the patent's virtual machine ([0043]) may run in another process.
  *
  * It has no event loop, thread, clock or listening socket. The server accepts,
  * watches bh_vfio_user_fd() and calls in. No call blocks or waits for the client
@@ -106,6 +107,7 @@ int bh_vfio_user_check(struct bh_vfio_user *v);
 /* Lets the client go, if there is one. NULL is fine. */
 void bh_vfio_user_detach(struct bh_vfio_user *v);
 
+/* Lives as long as v. */
 const struct bh_vfio_user_counters *bh_vfio_user_counters(const struct bh_vfio_user *v);
 
 #endif
