@@ -371,6 +371,28 @@ static void stall_halts_until_cleared(void **state)
 	assert_ended(&jobs[0], BH_SUCCESS, 64);
 }
 
+static void configuring_clears_halts(void **state)
+{
+	(void)state;
+	program(BH_SIMULATED_STALL, OUT_EP, 0, 0);
+	program(BH_SIMULATED_STALL, SMALL_EP, 0, 0);
+	submit(&jobs[0], OUT_EP, 64);
+	submit(&jobs[1], SMALL_EP, 16);
+	pass_to(5000);
+	prepare(&jobs[2], 0, BH_CONTROL, 0);
+	bh_device_set_interface(device, 1, 0, &jobs[2].t); /* the second endpoint's */
+	pass_to(8000);
+	submit(&jobs[0], OUT_EP, 64);
+	submit(&jobs[1], SMALL_EP, 16);
+	pass_to(10000);
+	assert_ended(&jobs[0], BH_STALL, 0);
+	assert_ended(&jobs[1], BH_SUCCESS, 16);
+	assert_int_equal(configure(1), BH_SUCCESS);
+	submit(&jobs[0], OUT_EP, 64);
+	pass_to(20000);
+	assert_ended(&jobs[0], BH_SUCCESS, 64);
+}
+
 static void errors_end_one_transfer(void **state)
 {
 	static const struct { enum bh_simulated_fault_kind kind; uint8_t endpoint; enum bh_status status; } cases[] = {
@@ -791,6 +813,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(in_bytes_are_the_pattern, setup, teardown),
 		cmocka_unit_test_setup_teardown(zero_length_packets_are_packets, setup, teardown),
 		cmocka_unit_test_setup_teardown(stall_halts_until_cleared, setup, teardown),
+		cmocka_unit_test_setup_teardown(configuring_clears_halts, setup, teardown),
 		cmocka_unit_test_setup_teardown(errors_end_one_transfer, setup, teardown),
 		cmocka_unit_test_setup_teardown(hang_lasts_until_cancelled, setup, teardown),
 		cmocka_unit_test_setup_teardown(nak_delays_by_frames, setup, teardown),
