@@ -1,6 +1,7 @@
 #include "plot.h"
 
 #include <math.h>
+#include <string.h>
 
 #include <base/util.h>
 
@@ -38,6 +39,7 @@ static const char style_sheet[] =
 	".axis, .limit { stroke: #1c2430; stroke: var(--ink, #1c2430); fill: none; }\n"
 	".limit { stroke-dasharray: 2 4; stroke-width: 1.5; }\n"
 	".line { fill: none; stroke-width: 2.5; stroke-linejoin: round; }\n"
+	".line.first { stroke-width: 6; stroke-opacity: 0.55; }\n"
 	".first { stroke: #0b62c4; stroke: var(--first, #0b62c4); }\n"
 	".second { stroke: #c2410c; stroke: var(--second, #c2410c); }\n"
 	".third { stroke: #0f766e; stroke: var(--third, #0f766e); }\n"
@@ -181,19 +183,28 @@ static void draw_line(const struct canvas *c, const struct bh_plot_line *l)
 	fputs("</g>\n", c->to);
 }
 
+static void draw_note(const struct canvas *c, const struct bh_plot_line *l)
+{
+	const struct bh_plot_point *last = &l->points[l->count - 1];
+
+	if (l->note)
+		text(c, x_of(c, (double)last->bytes), y_of(c, last->kb_per_second) - 14, "", "end", l->note);
+}
+
+/* In one row, as wide as its texts are likely to be. */
 static void draw_legend(const struct canvas *c)
 {
-	double step = (WIDTH - LEFT - RIGHT) / (double)c->plot->line_count, y = TOP - 26;
+	double x = LEFT, y = TOP - 26;
 
 	for (size_t i = 0; i < c->plot->line_count; i++) {
 		const struct bh_plot_line *l = &c->plot->lines[i];
-		double x = LEFT + step * (double)i;
 		char class[32];
 
 		snprintf(class, sizeof(class), "line %s", style_names[l->style]);
 		segment(c, class, x, y, x + 34, y);
 		draw_mark(c, l->style, x + 17, y);
 		text(c, x + 42, y + 5, "", "start", l->name);
+		x += 72 + 8.2 * (double)strlen(l->name);
 	}
 }
 
@@ -217,6 +228,8 @@ void bh_plot_write(const struct bh_plot *p, FILE *to)
 	draw_limit(&c);
 	for (size_t i = 0; i < p->line_count; i++)
 		draw_line(&c, &p->lines[i]);
+	for (size_t i = 0; i < p->line_count; i++)
+		draw_note(&c, &p->lines[i]);
 	draw_legend(&c);
 	fputs("</svg>\n", to);
 }

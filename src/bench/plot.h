@@ -20,6 +20,7 @@ enum bh_plot_style { BH_PLOT_FIRST, BH_PLOT_SECOND, BH_PLOT_THIRD, BH_PLOT_BOUND
 
 struct bh_plot_line {
 	const char *name; /* in the legend */
+	const char *note; /* beside its end; NULL: none */
 	enum bh_plot_style style;
 	const struct bh_plot_point *points; /* by growing size */
 	size_t count;

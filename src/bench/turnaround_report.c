@@ -227,8 +227,8 @@ static void draw(const struct bh_turnaround_report *r, struct bh_plot_point *poi
 	struct bh_plot_line lines[LINE_COUNT] = {
 		[LINE_OUT] = {.name = "batch, OUT", .style = BH_PLOT_FIRST},
 		[LINE_IN] = {.name = "batch, IN", .style = BH_PLOT_SECOND},
-		[LINE_BOUND] = {.name = "the bound", .style = BH_PLOT_BOUND},
-		[LINE_SINGLE] = {.name = "packet at a time", .style = BH_PLOT_THIRD},
+		[LINE_BOUND] = {.name = "at most ceil(n / 19) + 2 frames", .style = BH_PLOT_BOUND},
+		[LINE_SINGLE] = {.name = "packet at a time", .note = "64 bytes in 2 ms: 32 KB/s", .style = BH_PLOT_THIRD},
 	};
 	const struct bh_plot plot = {
 		.title = "One transfer of n packets, or n transfers of one",
