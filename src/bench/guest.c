@@ -1,8 +1,8 @@
 #include "guest.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <base/bytes.h>
 #include <base/util.h>
@@ -46,14 +46,15 @@ int bh_bench_guest_init(struct bh_bench_guest *g, uint32_t size, uint64_t now)
 
 	*g = (struct bh_bench_guest){
 		.guest.ops = &guest_ops,
-		.memory = aligned_alloc(4096, size),
+		.memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
 		.size = size,
 		.now_us = now,
 		.run_at_us = UINT64_MAX,
 	};
-	if (!g->memory)
+	if (g->memory == MAP_FAILED) {
+		g->memory = NULL;
 		return -ENOMEM;
-	memset(g->memory, 0, size);
+	}
 	bh_memory_init(&g->guest.memory);
 	r = bh_memory_add(&g->guest.memory, 0, size, g->memory, BH_MEMORY_READ | BH_MEMORY_WRITE);
 	if (r)
@@ -64,7 +65,8 @@ int bh_bench_guest_init(struct bh_bench_guest *g, uint32_t size, uint64_t now)
 void bh_bench_guest_finish(struct bh_bench_guest *g)
 {
 	bh_memory_finish(&g->guest.memory);
-	free(g->memory);
+	if (g->memory)
+		munmap(g->memory, g->size);
 	g->memory = NULL;
 }
 

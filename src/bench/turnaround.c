@@ -31,8 +31,6 @@
 
 static const char name[] = "bulkhead bench turnaround";
 
-static const char *const modes[] = {"exact", "td", "buffer", "checksum", "trace", "none"};
-
 /* Powers of two from 64 B to 4 MB, and what lies beside a packet's or a frame's end. */
 static const uint32_t sizes[] = {
 	63,        64,        65,        128,       256,       512,       1024,
@@ -53,13 +51,6 @@ struct rig {
 };
 
 /* --- the rig ------------------------------------------------------------------------------ */
-
-/* What the engine compares while a transfer runs; an index of modes. */
-static void set_verification(struct bh_device *device, size_t mode)
-{
-	(void)device;
-	(void)mode;
-}
 
 static void run_bus(void *data, uint64_t now_us)
 {
@@ -91,8 +82,8 @@ static struct bh_uhci_config uhci_config(uint32_t most_packets, uint32_t batch)
 	return c;
 }
 
-/* batch: descriptors at most. Negative errno. */
-static int rig_init(struct rig *rig, size_t mode, uint32_t most_packets, uint32_t batch)
+/* batch: descriptors at most. Negative errno; -EACCES: writes would have to be traced, and cannot be. */
+static int rig_init(struct rig *rig, struct bh_verification verification, uint32_t most_packets, uint32_t batch)
 {
 	static const struct bh_endpoint_info endpoints[] = {
 		{.address = OUT_ENDPOINT, .type = BH_BULK, .max_packet = BH_TURNAROUND_PACKET},
@@ -116,7 +107,7 @@ static int rig_init(struct rig *rig, size_t mode, uint32_t most_packets, uint32_
 		return r;
 	rig->device = bh_simulated_create(&rig->bus, &device);
 	if (rig->device)
-		set_verification(rig->device, mode);
+		rig->device->verification = verification;
 	r = rig->device ? bh_driver_attach(&rig->driver, rig->device) : -ENOMEM;
 	if (r)
 		bh_driver_finish(&rig->driver);
@@ -227,7 +218,8 @@ static int measure_single(struct rig *rig, struct bh_turnaround_row *row)
 
 struct options {
 	const char *json, *plot;
-	size_t first_mode, mode_count;
+	enum bh_verify first, last; /* modes measured */
+	enum bh_verify_when when;
 	uint32_t max_size;
 	uint32_t batch;
 };
@@ -251,7 +243,8 @@ static int failed(const char *what, const struct bh_turnaround_row *row, int err
 		fprintf(stderr, "%s: %s, %u bytes %s: %s\n", name, what, row->bytes, row->in ? "IN" : "OUT",
 		        error == -EBADMSG ? "the data is damaged" : "the transfer did not end as it should");
 	else
-		fprintf(stderr, "%s: %s: the machine cannot be set up: %s\n", name, what, strerror(-error));
+		fprintf(stderr, "%s: %s: the machine cannot be set up: %s\n", name, what,
+		        error == -EACCES ? "writes to its memory cannot be traced here" : strerror(-error));
 	return error;
 }
 
@@ -260,22 +253,29 @@ static uint32_t packets_of(uint32_t bytes)
 	return (bytes + BH_TURNAROUND_PACKET - 1) / BH_TURNAROUND_PACKET;
 }
 
-static int measure_all(const struct options *o, struct bh_turnaround_report *r, size_t mode, uint32_t batch,
-                       int (*measure)(struct rig *, struct bh_turnaround_row *), const char *what,
+/* What every row of a set is measured with. */
+struct series {
+	const char *what;
+	int (*measure)(struct rig *rig, struct bh_turnaround_row *row);
+	struct bh_verification verification;
+	uint32_t batch;
+};
+
+static int measure_all(const struct options *o, const struct bh_turnaround_report *r, const struct series *s,
                        struct bh_turnaround_row *rows)
 {
 	struct rig *rig = malloc(sizeof(*rig));
-	int error = rig ? rig_init(rig, mode, packets_of(o->max_size), batch) : -ENOMEM;
+	int error = rig ? rig_init(rig, s->verification, packets_of(o->max_size), s->batch) : -ENOMEM;
 
 	if (error) {
 		free(rig);
-		return failed(what, NULL, error);
+		return error == -EACCES ? error : failed(s->what, NULL, error);
 	}
 	for (size_t i = 0; i < r->row_count && !error; i++) {
-		show_progress(what, &rows[i]);
-		error = measure(rig, &rows[i]);
+		show_progress(s->what, &rows[i]);
+		error = s->measure(rig, &rows[i]);
 		if (error)
-			failed(what, &rows[i], error);
+			failed(s->what, &rows[i], error);
 	}
 	rig_finish(rig);
 	free(rig);
@@ -294,21 +294,41 @@ static void lay_out(const struct options *o, struct bh_turnaround_report *r, str
 			};
 }
 
+static int measure_mode(const struct options *o, struct bh_turnaround_report *r, size_t i,
+                        const struct bh_turnaround_row *single)
+{
+	struct bh_turnaround_result *result = &r->results[i];
+	const struct series batch = {
+		.what = result->verify,
+		.measure = measure_batch,
+		.verification = {.what = o->first + (enum bh_verify)i, .when = o->when},
+		.batch = o->batch,
+	};
+	int error;
+
+	for (size_t k = 0; k < r->row_count; k++)
+		result->rows[k].single_us = single[k].single_us;
+	error = measure_all(o, r, &batch, result->rows);
+	if (error != -EACCES)
+		return error;
+	if (r->result_count == 1)
+		return failed(result->verify, NULL, error);
+	result->impossible = true;
+	return 0;
+}
+
 /* Packet at a time is measured once: there is nothing more to verify than the packet itself. */
 static int measure(const struct options *o, struct bh_turnaround_report *r)
 {
+	static const struct series single = {.what = "packet at a time", .measure = measure_single, .batch = 1};
 	struct bh_turnaround_row *first = r->results[0].rows;
-	int error = 0;
+	int error;
 
 	for (size_t i = 0; i < r->result_count; i++)
 		lay_out(o, r, r->results[i].rows);
-	error = measure_all(o, r, o->first_mode, 1, measure_single, "packet at a time", first);
-	for (size_t i = 0; i < r->result_count && !error; i++) {
-		for (size_t k = 0; k < r->row_count; k++)
-			r->results[i].rows[k].single_us = first[k].single_us;
-		error = measure_all(o, r, o->first_mode + i, o->batch, measure_batch, r->results[i].verify,
-		                    r->results[i].rows);
-	}
+	error = measure_all(o, r, &single, first);
+	for (size_t i = 0; i < r->result_count && !error; i++)
+		error = measure_mode(o, r, i, first);
 	return error;
 }
 
@@ -321,8 +341,9 @@ static const char usage[] =
 	"interface that reports at the edges of its 1 ms frames; as one batch, and packet at a time.\n"
 	"Time is virtual: every run prints the same.\n"
 	"\n"
-	"  --verify MODE   how changes are looked for meanwhile: exact, td, buffer, checksum, trace,\n"
-	"                  none, or all (default)\n"
+	"  --verify MODE   what is compared: exact, td, buffer, checksum, trace, none, or all (default)\n"
+	"  --verify-when MODE  and when, besides at the end: bounded (some at each retry; default),\n"
+	"                  retry (all at each; takes a while) or completion (only at the end)\n"
 	"  --max-size N    bytes; leave out what is larger (64 to 4194304)\n"
 	"  --batch N       packets that a batch may hold (default: all there are)\n"
 	"  --json FILE     write the figures there\n"
@@ -355,20 +376,22 @@ static bool parse_number(const char *text, uint32_t lowest, uint32_t highest, ui
 
 static bool parse_mode(const char *text, struct options *o)
 {
-	o->first_mode = 0;
-	o->mode_count = BH_COUNT(modes);
-	if (!strcmp(text, "all"))
+	if (!strcmp(text, "all")) {
+		o->first = BH_VERIFY_EXACT;
+		o->last = BH_VERIFY_COUNT - 1;
 		return true;
-	o->mode_count = 1;
-	while (o->first_mode < BH_COUNT(modes) && strcmp(text, modes[o->first_mode]))
-		o->first_mode++;
-	return o->first_mode < BH_COUNT(modes);
+	}
+	if (!bh_verify_parse(text, &o->first))
+		return false;
+	o->last = o->first;
+	return true;
 }
 
-enum { OPTION_VERIFY = 256, OPTION_MAX_SIZE, OPTION_BATCH, OPTION_JSON, OPTION_PLOT, OPTION_HELP };
+enum { OPTION_VERIFY = 256, OPTION_WHEN, OPTION_MAX_SIZE, OPTION_BATCH, OPTION_JSON, OPTION_PLOT, OPTION_HELP };
 
 static const struct option long_options[] = {
 	{"verify", required_argument, NULL, OPTION_VERIFY},
+	{"verify-when", required_argument, NULL, OPTION_WHEN},
 	{"max-size", required_argument, NULL, OPTION_MAX_SIZE},
 	{"batch", required_argument, NULL, OPTION_BATCH},
 	{"json", required_argument, NULL, OPTION_JSON},
@@ -388,6 +411,10 @@ static int parse(int argc, char **argv, struct options *o)
 		case OPTION_VERIFY:
 			if (!parse_mode(optarg, o))
 				return wrong("--verify %s is no mode", optarg);
+			break;
+		case OPTION_WHEN:
+			if (!bh_verify_when_parse(optarg, &o->when))
+				return wrong("--verify-when %s is no mode", optarg);
 			break;
 		case OPTION_MAX_SIZE:
 			if (!parse_number(optarg, BH_TURNAROUND_PACKET, BH_TURNAROUND_MOST, &o->max_size))
@@ -443,17 +470,21 @@ static int publish(const struct options *o, const struct bh_turnaround_report *r
 
 int bh_bench_turnaround(int argc, char **argv)
 {
-	struct options o = {.mode_count = BH_COUNT(modes), .max_size = BH_TURNAROUND_MOST, .batch = EVERYTHING};
-	struct bh_turnaround_row rows[BH_COUNT(modes)][2 * BH_COUNT(sizes)];
-	struct bh_turnaround_result results[BH_COUNT(modes)];
+	struct options o = {.last = BH_VERIFY_COUNT - 1, .max_size = BH_TURNAROUND_MOST, .batch = EVERYTHING};
+	struct bh_turnaround_row rows[BH_VERIFY_COUNT][2 * BH_COUNT(sizes)];
+	struct bh_turnaround_result results[BH_VERIFY_COUNT];
 	struct bh_turnaround_report report = {.results = results};
 	int status = parse(argc, argv, &o);
 
 	if (status >= 0)
 		return status;
-	report.result_count = o.mode_count;
-	for (size_t i = 0; i < o.mode_count; i++)
-		results[i] = (struct bh_turnaround_result){.verify = modes[o.first_mode + i], .rows = rows[i]};
+	report.verify_when = bh_verify_when_name(o.when);
+	report.result_count = (size_t)(o.last - o.first) + 1;
+	for (size_t i = 0; i < report.result_count; i++)
+		results[i] = (struct bh_turnaround_result){
+			.verify = bh_verify_name(o.first + (enum bh_verify)i),
+			.rows = rows[i],
+		};
 	if (measure(&o, &report))
 		return 1;
 	return publish(&o, &report);

@@ -33,10 +33,12 @@ struct bh_turnaround_row {
 /* What came of one verification mode. */
 struct bh_turnaround_result {
 	const char *verify;
+	bool impossible; /* this machine cannot; there are no figures */
 	struct bh_turnaround_row *rows;
 };
 
 struct bh_turnaround_report {
+	const char *verify_when;
 	struct bh_turnaround_result *results;
 	size_t result_count, row_count; /* every result has the same sizes and directions */
 };

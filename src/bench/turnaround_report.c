@@ -73,7 +73,7 @@ unsigned bh_turnaround_judge(const struct bh_turnaround_report *r, FILE *complai
 	unsigned broken = 0;
 
 	for (size_t i = 0; i < r->result_count; i++)
-		for (size_t k = 0; k < r->row_count; k++)
+		for (size_t k = 0; k < r->row_count && !r->results[i].impossible; k++)
 			broken += judge_row(r->results[i].verify, &r->results[i].rows[k], complaints);
 	return broken;
 }
@@ -93,6 +93,8 @@ static bool same_figures(const struct bh_turnaround_report *r, size_t a, size_t 
 {
 	const struct bh_turnaround_row *x = r->results[a].rows, *y = r->results[b].rows;
 
+	if (r->results[a].impossible || r->results[b].impossible)
+		return a == b;
 	for (size_t i = 0; i < r->row_count; i++)
 		if (x[i].batch_us != y[i].batch_us || x[i].worst_us != y[i].worst_us || x[i].batches != y[i].batches)
 			return false;
@@ -113,13 +115,17 @@ static void print_table(const struct bh_turnaround_report *r, size_t result, FIL
 {
 	const char *separator = "";
 
+	if (r->results[result].impossible) {
+		fprintf(to, "\nverification: %s: not possible here, left out\n", r->results[result].verify);
+		return;
+	}
 	fputs("\nverification: ", to);
 	for (size_t i = result; i < r->result_count; i++)
 		if (table_of(r, i) == result) {
 			fprintf(to, "%s%s", separator, r->results[i].verify);
 			separator = ", ";
 		}
-	fprintf(to, "\n%13s%9s%8s%8s%8s%10s%10s%14s%10s\n", "bytes", "packets", "frames", "worst", "bound", "KB/s",
+	fprintf(to, " (%s)\n%13s%9s%8s%8s%8s%10s%10s%14s%10s\n", r->verify_when, "bytes", "packets", "frames", "worst", "bound", "KB/s",
 	        "% of bus", "packet/time", "factor");
 	for (size_t i = 0; i < r->row_count; i++)
 		print_row(&r->results[result].rows[i], to);
@@ -183,10 +189,11 @@ static json_t *report_json(const struct bh_turnaround_report *r, unsigned broken
 	set_number(bus, "packets_per_frame", BH_TURNAROUND_PER_FRAME);
 	set_number(bus, "limit_bytes_per_second", BH_TURNAROUND_LIMIT);
 	for (size_t i = 0; i < r->result_count; i++)
-		for (size_t k = 0; k < r->row_count; k++)
+		for (size_t k = 0; k < r->row_count && !r->results[i].impossible; k++)
 			json_array_append_new(rows, row_json(r->results[i].verify, &r->results[i].rows[k]));
 	json_object_set_new(o, "benchmark", json_string("turnaround"));
 	json_object_set_new(o, "bus", bus);
+	json_object_set_new(o, "verify_when", json_string(r->verify_when));
 	set_number(o, "broken", broken);
 	json_object_set_new(o, "rows", rows);
 	return o;
@@ -221,7 +228,7 @@ static void add_point(struct bh_plot_line *l, struct bh_plot_point *points, cons
 	l->points = points;
 }
 
-/* points: row_count for each line. */
+/* The first mode's figures. points: row_count for each line. */
 static void draw(const struct bh_turnaround_report *r, struct bh_plot_point *points, FILE *to)
 {
 	struct bh_plot_line lines[LINE_COUNT] = {
@@ -241,9 +248,12 @@ static void draw(const struct bh_turnaround_report *r, struct bh_plot_point *poi
 		.lines = lines,
 		.line_count = LINE_COUNT,
 	};
+	size_t shown = 0;
 
+	while (shown < r->result_count - 1 && r->results[shown].impossible)
+		shown++;
 	for (size_t i = 0; i < r->row_count; i++) {
-		const struct bh_turnaround_row *row = &r->results[0].rows[i];
+		const struct bh_turnaround_row *row = &r->results[shown].rows[i];
 		size_t batch = row->in ? LINE_IN : LINE_OUT;
 
 		add_point(&lines[batch], points + batch * r->row_count, row, row->batch_us);
