@@ -24,6 +24,7 @@
 #define RUN         0x0001u
 #define ALL_STATUS  0x003fu
 #define ALL_CAUSES  0x000fu
+#define USBINT      0x0001u
 #define HALTED      0x0020u
 #define CONNECTED   0x0001u
 #define ENABLED     0x0004u
@@ -172,7 +173,10 @@ static uint64_t next_event(const struct bh_driver *d)
 /* What an interrupt handler does first. */
 static void acknowledge(struct bh_driver *d)
 {
-	outw(d, USBSTS, inw(d, USBSTS));
+	uint16_t status = inw(d, USBSTS);
+
+	d->told |= status;
+	outw(d, USBSTS, status);
 }
 
 bool bh_driver_step(struct bh_driver *d, uint64_t until_us)
@@ -269,6 +273,7 @@ uint8_t *bh_driver_bytes(struct bh_driver *d, uint32_t packet, uint32_t *ret_len
 
 void bh_driver_link(struct bh_driver *d)
 {
+	d->told = 0;
 	put32(d, QUEUE_HEAD + 4, d->packets[0].descriptor);
 }
 
@@ -291,7 +296,7 @@ static bool packet_is_good(const struct bh_driver *d, const struct bh_driver_pac
 
 bool bh_driver_check(struct bh_driver *d)
 {
-	bool good = true;
+	bool good = d->told & USBINT;
 
 	for (uint32_t i = 0; i < d->packet_count; i++)
 		good &= packet_is_good(d, &d->packets[i]);

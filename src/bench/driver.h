@@ -40,7 +40,8 @@ struct bh_driver {
 	uint32_t *buffers;     /* one for each packet, at most BH_DRIVER_PACKET bytes */
 	struct bh_driver_packet *packets; /* of the queue built last */
 	uint32_t packet_count;
-	bool toggles[2][16];   /* [in][endpoint]: of the next packet */
+	bool toggles[2][16];   /* [in][endpoint]: of the next packet; a failure does not put them right */
+	uint16_t told;         /* USBSTS, as interrupts told it since the queue was linked */
 };
 
 #define BH_DRIVER_PACKET 64u /* bytes, at most */
@@ -92,7 +93,7 @@ void bh_driver_advance(struct bh_driver *d, uint64_t to_us);
 /* Until the queue is done. *ret_us: since it was called. -ETIMEDOUT: it was not, within most_us. */
 int bh_driver_wait(struct bh_driver *d, uint64_t most_us, uint64_t *ret_us);
 
-/* Did every packet end well, and move all its bytes? On false the queue is unlinked. */
+/* Did every packet end well and move all its bytes, and did an interrupt say so? On false the queue is unlinked. */
 bool bh_driver_check(struct bh_driver *d);
 
 #endif

@@ -48,7 +48,7 @@ static unsigned judge_row(const char *verify, const struct bh_turnaround_row *ro
 	unsigned broken = 0;
 
 	if (frames(row->worst_us) > bound) {
-		fprintf(to, "%s, %u bytes %s: %llu frames, at most %llu are allowed (in %llu batches)\n", verify,
+		fprintf(to, "%s, %u bytes %s: %llu frames, at most %llu are allowed (batches: %llu)\n", verify,
 		        row->bytes, direction(row), (unsigned long long)frames(row->worst_us),
 		        (unsigned long long)bound, (unsigned long long)row->batches);
 		broken++;

@@ -124,7 +124,7 @@ def test_broken_bound_is_told_and_gives_1(tmp_path):
     result = bench("--verify", "exact", "--batch", 32, "--max-size", 262144, "--json", tmp_path / "t.json")
     assert result.returncode == 1
     lines = result.stderr.splitlines()
-    assert "exact, 262144 bytes IN: 385 frames, at most 218 are allowed (in 128 batches)" in lines
+    assert "exact, 262144 bytes IN: 385 frames, at most 218 are allowed (batches: 128)" in lines
     assert "exact, 262144 bytes OUT: 55.99 % of the bus limit, at least 97 % are due" in lines
     report = json.loads((tmp_path / "t.json").read_text())
     assert report["broken"] == len(lines)
