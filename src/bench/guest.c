@@ -56,7 +56,7 @@ int bh_bench_guest_init(struct bh_bench_guest *g, uint32_t size, uint64_t now)
 		return -ENOMEM;
 	}
 	bh_memory_init(&g->guest.memory);
-	r = bh_memory_add(&g->guest.memory, 0, size, g->memory, BH_MEMORY_READ | BH_MEMORY_WRITE);
+	r = bh_memory_add(&g->guest.memory, 0, size, g->memory, BH_MEMORY_READ | BH_MEMORY_WRITE | BH_MEMORY_OURS);
 	if (r)
 		bh_bench_guest_finish(g);
 	return r;

@@ -1,6 +1,7 @@
 /*
  * A virtual machine in our own process: memory from address 0 on, a clock that is
- * moved by hand, an interrupt line. The guest seam without anything behind it.
+ * moved by hand, an interrupt line. The guest seam without anything behind it. Nobody
+ * else writes to its memory, so writes can be traced (<guest/trace.h>).
  */
 #ifndef BENCH_GUEST_H
 #define BENCH_GUEST_H

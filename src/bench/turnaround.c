@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include <base/util.h>
+#include <guest/trace.h>
 #include <host/simulated.h>
 
 #include "driver.h"
@@ -105,6 +106,8 @@ static int rig_init(struct rig *rig, struct bh_verification verification, uint32
 	r = bh_driver_init(&rig->driver, &config, most_packets, &world);
 	if (r)
 		return r;
+	if (verification.what == BH_VERIFY_TRACE) /* where it is not possible, the bus refuses the device */
+		bh_trace_enable(&rig->driver.guest.guest.memory, BH_TRACE_USERFAULTFD | BH_TRACE_MPROTECT, NULL);
 	rig->device = bh_simulated_create(&rig->bus, &device);
 	if (rig->device)
 		rig->device->verification = verification;
