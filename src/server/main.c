@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <bench/bench.h>
+
 #include "devices.h"
 #include "serve.h"
 
@@ -12,6 +14,7 @@
 
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
+	"       bulkhead bench NAME [OPTION...]\n"
 	"\n"
 	"A USB controller for a virtual machine, in a process of its own, attached to QEMU\n"
 	"(10.1 or later) or Cloud Hypervisor over vfio-user.\n"
@@ -24,6 +27,7 @@ static const char usage[] =
 	"  --help, --version\n"
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
+	"'bulkhead bench' lists what can be measured without a virtual machine.\n"
 	"Exit status: 0, 1 if something broke while serving, 2 if it could not begin.\n";
 
 static int wrong(const char *format, const char *what)
@@ -112,6 +116,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "serve"))
 		return serve(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "bench"))
+		return bh_bench(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "--version")) {
 		puts("bulkhead " BULKHEAD_VERSION);
 		return 0;
