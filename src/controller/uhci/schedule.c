@@ -15,10 +15,15 @@
 #define LONGEST_WALK 8192u
 
 /*
- * Descriptors completed in a queue before the next queue has its turn, however deep
+ * Descriptors completed in a queue before the next queue has its turn. However deep
  * the guest asks us to go: more than fit a frame of the wire, few enough to be fair.
+ * Where it asks to go breadth first, a handful all the same, up to the end of a
+ * request (IOC): the order between queues is nothing that a guest can count on, and
+ * one at a time costs half as much again. Only where the wire's pace is kept is
+ * breadth one packet.
  */
-#define DEEPEST_VISIT 256u
+#define DEEPEST_VISIT  256u
+#define SHALLOW_VISIT  32u
 /* Of those, how many before the queue's element pointer is written. */
 #define ELEMENT_LAG 32u
 
@@ -110,9 +115,16 @@ static bool element_stands(struct bh_uhci *u, const struct walk *w)
 	return bh_memory_load32(&u->guest->memory, w->qh + 4, &element) && element == w->element_written;
 }
 
+static uint32_t deepest_visit(const struct bh_uhci *u, const struct td *td)
+{
+	if (td->link & LINK_VF)
+		return DEEPEST_VISIT;
+	return u->config.pace || (td->control & TD_IOC) ? 1 : SHALLOW_VISIT;
+}
+
 /*
  * Where a walk goes after a descriptor (3.4.2): down the queue only when it
- * completed and its link says depth first, otherwise on to the next queue.
+ * completed, otherwise on to the next queue.
  */
 static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enum td_result result)
 {
@@ -124,7 +136,7 @@ static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enu
 	}
 	if (result == TD_COMPLETED) {
 		w->element = td->link;
-		deeper = (td->link & LINK_VF) && !(td->link & LINK_T) && ++w->depth < DEEPEST_VISIT;
+		deeper = !(td->link & LINK_T) && ++w->depth < deepest_visit(u, td);
 	}
 	if (deeper && !(td->link & LINK_Q) && w->depth % ELEMENT_LAG)
 		deeper = element_stands(u, w);
