@@ -6,6 +6,7 @@
 
 #include <base/util.h>
 
+#include "cost.h"
 #include "turnaround.h"
 
 static const struct {
@@ -13,6 +14,7 @@ static const struct {
 	int (*run)(int argc, char **argv);
 } benchmarks[] = {
 	{"turnaround", "batches against packet at a time, over a bus that answers at frame edges", bh_bench_turnaround},
+	{"engine", "what a packet costs in the controller and the engine, beside a copy of its bytes", bh_bench_engine},
 };
 
 static void list(FILE *to)
