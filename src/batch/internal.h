@@ -29,9 +29,20 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 /* outcome.c: bytes an OUT outcome covers from the next record on; bytes an IN outcome still holds. */
 uint32_t bh_outcome_ahead(const struct bh_destination *d);
 
-/* outcome.c: tell the guest, and count. */
-enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
-                         enum bh_status status);
+/* Tell the guest, and count. */
+static inline enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
+                                       enum bh_status status)
+{
+	struct bh_source *source = d->engine->source;
+	struct bh_engine_counters *c = &d->engine->counters;
+
+	if (!source->ops->retire(source, head, actual, status))
+		return BH_ANSWER_CHANGED;
+	*(d->in ? &c->packets_in : &c->packets_out) += 1;
+	*(d->in ? &c->bytes_in : &c->bytes_out) += actual;
+	c->failed_packets += status != BH_SUCCESS;
+	return BH_ANSWER_RETIRED;
+}
 
 /* states.c: input A in a state just entered. */
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head);
@@ -40,8 +51,28 @@ enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *
 void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct bh_descriptor *td);
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r);
 
-/* verify.c: is what the guest shows now still what was recorded? */
-bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
+/* verify.c: every way but the default one. */
+bool bh_unchanged_otherwise(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
+
+static inline bool bh_same_descriptor(const struct bh_record *r, const struct bh_descriptor *now)
+{
+	return now->id == r->id && now->token == r->token && now->buffer == r->buffer && now->length == r->length;
+}
+
+static inline bool bh_same_bytes(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
+{
+	struct bh_source *source = d->engine->source;
+
+	return r->length == 0 || source->ops->equal(source, now, 0, d->batch.data + r->offset, r->length);
+}
+
+/* Is what the guest shows now still what was recorded? */
+static inline bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
+{
+	if (d->verification.what == BH_VERIFY_EXACT)
+		return bh_same_descriptor(r, now) && bh_same_bytes(d, r, now);
+	return bh_unchanged_otherwise(d, r, now);
+}
 
 /* verify.c: does the head stand where the batch began, as far as the verifier tells by? */
 bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head);

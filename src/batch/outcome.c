@@ -12,26 +12,6 @@
 
 #include <base/util.h>
 
-static void count_retired(struct bh_destination *d, uint32_t actual, enum bh_status status)
-{
-	struct bh_engine_counters *c = &d->engine->counters;
-
-	*(d->in ? &c->packets_in : &c->packets_out) += 1;
-	*(d->in ? &c->bytes_in : &c->bytes_out) += actual;
-	c->failed_packets += status != BH_SUCCESS;
-}
-
-enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
-                         enum bh_status status)
-{
-	struct bh_source *source = d->engine->source;
-
-	if (!source->ops->retire(source, head, actual, status))
-		return BH_ANSWER_CHANGED;
-	count_retired(d, actual, status);
-	return BH_ANSWER_RETIRED;
-}
-
 static void finish(struct bh_destination *d)
 {
 	bh_batch_drop(d);

@@ -168,14 +168,18 @@ static enum bh_answer failure_request(struct bh_destination *d, const struct bh_
 
 enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head)
 {
-	static enum bh_answer (*const request[BH_STATE_COUNT])(struct bh_destination *, const struct bh_descriptor *) = {
-		[BH_IDLE] = idle_request,
-		[BH_WAIT] = wait_request,
-		[BH_DATA] = data_request,
-		[BH_FAILURE] = failure_request,
-	};
-
-	return request[d->state](d, head);
+	switch (d->state) {
+	case BH_IDLE:
+		return idle_request(d, head);
+	case BH_WAIT:
+		return wait_request(d, head);
+	case BH_DATA:
+		return data_request(d, head);
+	case BH_FAILURE:
+	case BH_STATE_COUNT:
+		break;
+	}
+	return failure_request(d, head);
 }
 
 void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head)

@@ -78,18 +78,6 @@ void bh_verify_keep(struct bh_destination *d, struct bh_record *r)
 
 /* --- comparing ----------------------------------------------------------------------- */
 
-static bool same_descriptor(const struct bh_record *r, const struct bh_descriptor *now)
-{
-	return now->id == r->id && now->token == r->token && now->buffer == r->buffer && now->length == r->length;
-}
-
-static bool same_bytes(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
-{
-	struct bh_source *source = d->engine->source;
-
-	return r->length == 0 || source->ops->equal(source, now, 0, d->batch.data + r->offset, r->length);
-}
-
 static bool same_checksum(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
 {
 	struct bh_engine *e = d->engine;
@@ -106,7 +94,7 @@ static bool untouched(struct bh_destination *d, const struct bh_record *r, const
 	return d->batch.watched && !source->ops->written(source, now, d->batch.watched_since + r->proof);
 }
 
-bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
+bool bh_unchanged_otherwise(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
 {
 	switch (d->verification.what) {
 	case BH_VERIFY_TD:
@@ -114,16 +102,16 @@ bool bh_unchanged(struct bh_destination *d, const struct bh_record *r, const str
 	case BH_VERIFY_BUFFER:
 		return now->buffer == r->buffer;
 	case BH_VERIFY_CHECKSUM:
-		return same_descriptor(r, now) && same_checksum(d, r, now);
+		return bh_same_descriptor(r, now) && same_checksum(d, r, now);
 	case BH_VERIFY_TRACE:
-		return same_descriptor(r, now) && (untouched(d, r, now) || same_bytes(d, r, now));
+		return bh_same_descriptor(r, now) && (untouched(d, r, now) || bh_same_bytes(d, r, now));
 	case BH_VERIFY_NONE:
 		return true;
-	case BH_VERIFY_EXACT:
+	case BH_VERIFY_EXACT: /* not here */
 	case BH_VERIFY_COUNT:
 		break;
 	}
-	return same_descriptor(r, now) && same_bytes(d, r, now);
+	return bh_same_descriptor(r, now) && bh_same_bytes(d, r, now);
 }
 
 bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head)

@@ -210,13 +210,15 @@ static void note_causes(struct bh_uhci *u, const struct execution *x, bool faile
  * Order: data (already written), status, then the queue's element pointer, which the
  * walk writes when it leaves the queue; USBSTS at the end of the slice.
  */
-static bool retire_current(struct bh_uhci *u, uint32_t actual, enum bh_status status)
+static bool source_retire(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status)
 {
+	struct bh_uhci *u = of_source(s);
 	struct execution *x = &u->current;
 	uint32_t expected = x->td->control, control;
 	enum td_result result;
 	bool done, short_stop;
 
+	(void)d; /* it is the one being executed */
 	control = control_after(x->td, actual, status, &result);
 	short_stop = result == TD_COMPLETED && x->qh && (x->td->control & TD_SPD) && is_short(x->td, actual);
 	if (!bh_memory_exchange32(&u->guest->memory, x->td->address + TD_CONTROL, &expected, control, &done) || !done)
@@ -228,12 +230,6 @@ static bool retire_current(struct bh_uhci *u, uint32_t actual, enum bh_status st
 	u->counters.completed++;
 	note_causes(u, x, status != BH_SUCCESS, short_stop);
 	return true;
-}
-
-static bool source_retire(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status)
-{
-	(void)d; /* it is the one being executed */
-	return retire_current(of_source(s), actual, status);
 }
 
 const struct bh_source_ops uhci_source_ops = {
@@ -261,7 +257,7 @@ static enum td_result execute_isochronous(struct bh_uhci *u)
 	uint32_t length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
 
 	if (u->first_walk)
-		retire_current(u, out ? length : 0, out ? BH_SUCCESS : BH_NO_RESPONSE);
+		source_retire(&u->source, NULL, out ? length : 0, out ? BH_SUCCESS : BH_NO_RESPONSE);
 	return u->current.result;
 }
 
