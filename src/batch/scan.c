@@ -24,7 +24,7 @@ static uint32_t seen_size(const struct bh_batch *b)
 }
 
 /* Puts it into the table. False: it is there already. */
-static bool remember(const struct bh_engine *e, struct bh_batch *b, uint64_t id)
+static inline bool remember(const struct bh_engine *e, struct bh_batch *b, uint64_t id)
 {
 	uint64_t hash = id * e->config.hash_key;
 	uint32_t mask = seen_size(b) - 1, i = (uint32_t)(hash >> 44) & mask;
@@ -112,7 +112,7 @@ static bool more_records(struct bh_destination *d)
 
 enum taken { TAKEN, TAKEN_BEFORE, NOT_READABLE, NO_MEMORY };
 
-static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
+static inline enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 {
 	struct bh_source *source = d->engine->source;
 	struct bh_batch *b = &d->batch;
@@ -146,7 +146,7 @@ static enum taken take(struct bh_destination *d, const struct bh_descriptor *td)
 }
 
 /* May SCAN go on after this one, which was taken? */
-static bool ends_after(const struct bh_destination *d, const struct bh_descriptor *td, enum bh_scan_end *ret_end)
+static inline bool ends_after(const struct bh_destination *d, const struct bh_descriptor *td, enum bh_scan_end *ret_end)
 {
 	const struct bh_engine_config *c = &d->engine->config;
 	uint32_t limit = d->single || d->one_at_a_time ? 1 : c->max_batch_descriptors;
@@ -165,7 +165,7 @@ static bool ends_after(const struct bh_destination *d, const struct bh_descripto
 }
 
 /* May this one follow the last? */
-static bool ends_before(const struct bh_destination *d, const struct bh_descriptor *last,
+static inline bool ends_before(const struct bh_destination *d, const struct bh_descriptor *last,
                         const struct bh_descriptor *td, enum bh_scan_end *ret_end)
 {
 	if (td->destination != d->key)
@@ -197,51 +197,61 @@ static enum bh_scan_end end_of(enum bh_found f)
 	return BH_SCAN_LIST;
 }
 
-static enum bh_scan_end scan_rest(struct bh_destination *d, const struct bh_descriptor *head)
+/* Why one that was found could not be taken. */
+static enum bh_scan_end end_of_taking(enum taken t)
+{
+	switch (t) {
+	case TAKEN_BEFORE:
+		return BH_SCAN_RING;
+	case NO_MEMORY:
+		return BH_SCAN_MEMORY;
+	case NOT_READABLE:
+	case TAKEN:
+		break;
+	}
+	return BH_SCAN_INVALID;
+}
+
+/* Takes the head, and then along the list what may follow. *ret_taken: what became of the last one tried. */
+static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_descriptor *head, enum taken *ret_taken)
 {
 	struct bh_source *source = d->engine->source;
-	struct bh_descriptor last = *head, next;
+	struct bh_descriptor either[2], *last = &either[0], *next = &either[1];
 	enum bh_scan_end end;
 	enum bh_found found;
 
-	while (!ends_after(d, &last, &end)) {
-		found = source->ops->next(source, &last, &next);
+	*next = *head;
+	for (;;) {
+		struct bh_descriptor *taken = next;
+
+		*ret_taken = take(d, taken);
+		if (*ret_taken != TAKEN)
+			return end_of_taking(*ret_taken);
+		if (ends_after(d, taken, &end))
+			return end;
+		next = last;
+		last = taken;
+		found = source->ops->next(source, last, next);
 		if (found != BH_FOUND)
 			return end_of(found);
-		if (ends_before(d, &last, &next, &end))
+		if (ends_before(d, last, next, &end))
 			return end;
-		switch (take(d, &next)) {
-		case TAKEN_BEFORE:
-			return BH_SCAN_RING;
-		case NOT_READABLE:
-			return BH_SCAN_INVALID;
-		case NO_MEMORY:
-			return BH_SCAN_MEMORY;
-		case TAKEN:
-			last = next;
-		}
 	}
-	return end;
 }
 
 bool bh_scan(struct bh_destination *d, const struct bh_descriptor *head, enum bh_answer *ret_answer)
 {
-	switch (take(d, head)) {
-	case NOT_READABLE:
+	enum taken taken;
+	enum bh_scan_end end = take_list(d, head, &taken);
+
+	if (d->batch.count == 0) { /* not even the head */
 		bh_batch_drop(d);
-		*ret_answer = BH_ANSWER_FAULT;
+		*ret_answer = taken == NOT_READABLE ? BH_ANSWER_FAULT : BH_ANSWER_BUSY;
 		return false;
-	case NO_MEMORY:
-		bh_batch_drop(d);
-		*ret_answer = BH_ANSWER_BUSY;
-		return false;
-	case TAKEN_BEFORE: /* not the first */
-	case TAKEN:
-		break;
 	}
 	d->batch.chain = head->chain;
 	d->batch.head = head->id;
-	d->engine->counters.scan_end[scan_rest(d, head)]++;
+	d->engine->counters.scan_end[end]++;
 	return true;
 }
 

@@ -55,16 +55,23 @@ static inline struct bh_token token_of(const struct td *td)
 	};
 }
 
-static inline void describe(const struct td *td, const struct bh_token *token, uint64_t chain,
-                            struct bh_descriptor *ret)
+/* bh_token_destination(), straight from the words: address and endpoint lie side by side there as well. */
+static inline uint64_t destination_of(const struct td *td, bool in)
 {
+	return (td->token >> 7 & 0xffeu) | (td->control & TD_LS ? 1u << 16 : 0) | in;
+}
+
+static inline void describe(const struct td *td, uint64_t chain, struct bh_descriptor *ret)
+{
+	bool in = TD_TOKEN_PID(td->token) == BH_PID_IN;
+
 	ret->id = td->address;
 	ret->chain = chain;
-	ret->destination = bh_token_destination(token);
+	ret->destination = destination_of(td, in);
 	ret->buffer = td->buffer;
 	ret->token = td->token;
 	ret->length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
-	ret->in = token->pid == BH_PID_IN;
+	ret->in = in;
 	ret->toggle = TD_TOKEN_TOGGLE(td->token);
 	ret->notify = td->control & TD_IOC;
 	ret->stop_on_short = td->control & TD_SPD;
@@ -83,7 +90,6 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 {
 	struct td td;
 	enum bh_found found = uhci_td_fetch(u, address, &td);
-	struct bh_token token;
 
 	/* Looking ahead takes time like any other look: this slice will be over sooner. */
 	u->budget -= u->budget > 0;
@@ -93,8 +99,9 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 		return BH_FOUND_INVALID;
 	u->scanned_td = td.address;
 	u->scanned_link = td.link;
-	token = token_of(&td);
-	describe(&td, &token, chain, ret_descriptor);
+	/* Pools hand descriptors out in any order: the next one is on its way while this one is copied. */
+	__builtin_prefetch(bh_memory_near(&u->guest->memory, td.link & LINK_ADDRESS, 16, BH_MEMORY_READ));
+	describe(&td, chain, ret_descriptor);
 	return BH_FOUND;
 }
 
@@ -294,7 +301,7 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	u->current = (struct execution){.td = td, .qh = qh, .result = TD_WAITS};
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
-	describe(td, &token, chain_of(td, qh), &d);
+	describe(td, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
 		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;

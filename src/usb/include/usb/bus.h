@@ -28,10 +28,15 @@ struct bh_token {
 	bool low_speed; /* sent at low speed */
 };
 
-/* A destination's coding in bh_descriptor.destination. What is sent at another speed is heard by others. */
+/*
+ * A destination's coding in bh_descriptor.destination: direction in bit 0, address in
+ * bits 1 to 7, endpoint in bits 8 to 11, and low speed in bit 16, for what is sent at
+ * another speed is heard by others. As addresses and endpoints lie in a packet.
+ */
 static inline uint64_t bh_token_destination(const struct bh_token *t)
 {
-	return (uint64_t)t->low_speed << 16 | (uint64_t)t->address << 8 | (uint64_t)t->endpoint << 1 | (t->pid == BH_PID_IN);
+	return (uint32_t)t->low_speed << 16 | (uint32_t)t->endpoint << 8 | (uint32_t)t->address << 1 |
+	       (t->pid == BH_PID_IN);
 }
 
 struct bh_bus;
