@@ -31,9 +31,11 @@ struct walk {
 	uint32_t link;  /* what is visited next */
 	uint32_t qh;    /* the queue we are in; 0: none */
 	uint32_t qh_link;
+	const uint32_t *element_word; /* where it lies; NULL: nowhere as one word. The map stays while we walk */
 	uint32_t element;         /* the queue's element pointer as it has to be */
 	uint32_t element_written; /* and as it stands in memory */
 	uint32_t depth;           /* descriptors completed in this visit to the queue */
+	uint64_t entries;  /* visited */
 	uint32_t position; /* queue heads, and first descriptors, visited in this walk: what a later slice passes over */
 	/* Brent's cycle finder: an entry remembered, and moved on at powers of two */
 	uint32_t remembered, steps, limit;
@@ -87,6 +89,7 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	w->qh_link = bh_get_le32(raw.link);
 	w->element = w->element_written = bh_get_le32(raw.element);
 	w->depth = 0;
+	w->element_word = bh_memory_word(&u->guest->memory, address + 4, BH_MEMORY_READ);
 	w->qh = w->element & LINK_T ? 0 : address;
 	w->link = w->element & LINK_T ? w->qh_link : w->element;
 	return true;
@@ -108,11 +111,10 @@ static bool write_element(struct bh_uhci *u, struct walk *w)
 }
 
 /* Has the guest left the queue's element pointer alone? */
-static bool element_stands(struct bh_uhci *u, const struct walk *w)
+static bool element_stands(const struct walk *w)
 {
-	uint32_t element;
-
-	return bh_memory_load32(&u->guest->memory, w->qh + 4, &element) && element == w->element_written;
+	return w->element_word &&
+	       bh_order_le32(__atomic_load_n(w->element_word, __ATOMIC_RELAXED)) == w->element_written;
 }
 
 static uint32_t deepest_visit(const struct bh_uhci *u, const struct td *td)
@@ -139,7 +141,7 @@ static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enu
 		deeper = !(td->link & LINK_T) && ++w->depth < deepest_visit(u, td);
 	}
 	if (deeper && !(td->link & LINK_Q) && w->depth % ELEMENT_LAG)
-		deeper = element_stands(u, w);
+		deeper = element_stands(w);
 	else if (deeper)
 		deeper = write_element(u, w);
 	w->link = deeper ? td->link : w->qh_link;
@@ -176,6 +178,7 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 static void end_walk(struct bh_uhci *u, struct walk *w)
 {
 	write_element(u, w);
+	u->counters.entries += w->entries;
 	if (!u->unfinished && !u->incomplete)
 		bh_engine_pass_done(&u->bus.engine);
 	u->mark = u->unfinished ? w->position : 0;
@@ -210,7 +213,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 		w.position += w.depth == 0;
 		if (w.position > u->mark)
 			u->budget--;
-		u->counters.entries++;
+		w.entries++;
 		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_td(u, &w);
 	}
 	end_walk(u, &w);
