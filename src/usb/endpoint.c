@@ -21,7 +21,7 @@ static void carrier_start(struct bh_destination *d)
 	struct bh_transfer *t = &ep->transfer;
 
 	ep->span = (struct iovec){
-		.iov_base = d->batch.data + d->batch.skip,
+		.iov_base = d->batch.data ? d->batch.data + d->batch.skip : NULL, /* none: an empty packet */
 		.iov_len = d->batch.length - d->batch.skip,
 	};
 	t->endpoint = ep->info.address;
