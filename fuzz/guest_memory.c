@@ -53,9 +53,19 @@ static struct {
 /* --- calls, and what holds during and after each ------------------------------------------------------------ */
 
 static uint64_t accesses_before, entries_before, frames_before;
+static bool may_access;
+
+static bool running(void)
+{
+	bh_le16 command;
+
+	bh_pci_bar_read(bh_uhci_pci(uhci), UHCI_BAR, USBCMD, &command, sizeof(command));
+	return bh_get_le16(command) & USBCMD_RS;
+}
 
 static void call_begins(void)
 {
+	may_access = running() && bh_pci_dma_allowed(bh_uhci_pci(uhci));
 	accesses_before = hostile_guest.accesses;
 	entries_before = bh_uhci_counters(uhci)->entries;
 	frames_before = bh_uhci_counters(uhci)->frames;
@@ -74,6 +84,7 @@ static void call_ends(void)
 	uint64_t slice = SLICE + (frames ? (frames - 1) * LATE : 0);
 	uint64_t ahead = slice + (frames + 1) * (config.engine.max_batch_descriptors + config.engine.retry_checks + 1u);
 
+	must(may_access || !accesses, "guest memory was touched while it may not be");
 	slice += frames ? 0 : LONGEST;
 	must(entries <= slice, "one call visited more than a slice");
 	must(accesses <= 8 * (slice + 1) + 3 * ahead, "one call touched guest memory too often");
@@ -105,11 +116,6 @@ static void config_write(unsigned offset, unsigned length, uint32_t value)
 	call_begins();
 	bh_pci_config_write(bh_uhci_pci(uhci), offset, &raw, length);
 	call_ends();
-}
-
-static bool dma_allowed(void)
-{
-	return bh_pci_dma_allowed(bh_uhci_pci(uhci));
 }
 
 /* Of every endpoint the first packet is given memory, whatever the limit (see batch/scan.c). */
@@ -157,9 +163,7 @@ static void check_registers(void)
 /* While it runs it has to look at every frame, at every fourth where nothing is queued. */
 static void check_wake_up(void)
 {
-	uint32_t command = bar_read(USBCMD, 2);
-
-	if ((command & USBCMD_RS) && dma_allowed())
+	if (running() && bh_pci_dma_allowed(bh_uhci_pci(uhci)))
 		must(hostile_guest.run_at_us <= hostile_guest.now_us + 6000, "it runs, and never wakes up");
 }
 
@@ -704,9 +708,11 @@ static void choose_limits(const uint8_t *r)
 	e->retry_checks = checks[r[4] & 3];
 	e->linger_us = linger[r[5] & 7];
 	e->withdrawn_frames = withdrawn[r[6] & 7];
-	/* HERE: r[7] is free, to choose how and when the devices' data is verified. */
-
-	hostile_limits = (struct hostile_limits){e->max_batch_bytes, BH_MAX(e->max_batch_descriptors, 1u)};
+	hostile_limits = (struct hostile_limits){
+		.batch_bytes = e->max_batch_bytes,
+		.batch_descriptors = BH_MAX(e->max_batch_descriptors, 1u),
+		.verification = r[7],
+	};
 }
 
 /* A device in the first port, in its default state, and the controller running: where most begin. */

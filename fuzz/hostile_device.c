@@ -398,6 +398,7 @@ struct hostile_device *hostile_device_create(struct hostile_device **place, uint
 		.finishes = flavour & 2,
 		.control_max_packet = (uint8_t)(8u << (flavour >> 2 & 3)),
 	};
+	/* HERE hostile_limits.verification is to choose what is verified and when, once a device says so. */
 	d->place = place;
 	d->flavour = flavour;
 	for (unsigned i = 0; i < PIPES; i++)

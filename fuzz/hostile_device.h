@@ -39,9 +39,10 @@ struct hostile_device {
 	struct pipe pipes[PIPES];
 };
 
-/* What may be submitted; and what was ended other than inside submit or cancel. */
+/* What may be submitted, and how it is verified; and how often it ended other than inside submit or cancel. */
 struct hostile_limits {
 	uint32_t batch_bytes, batch_descriptors;
+	uint8_t verification; /* any byte; see hostile_device_create() */
 };
 extern struct hostile_limits hostile_limits;
 extern uint64_t hostile_device_acted;
