@@ -50,7 +50,7 @@ static struct {
 	uint64_t ran_at_us, came_of_it;
 } work;
 
-/* --- calls, and what holds during and after each ------------------------------------------------------------ */
+/* --- calls, and what holds during and after each ----------------------------------------------- */
 
 static uint64_t accesses_before, entries_before, frames_before;
 static bool may_access;
@@ -178,7 +178,7 @@ static void check(void)
 			hostile_device_check(devices[i]);
 }
 
-/* --- time ----------------------------------------------------------------------------------------------------- */
+/* --- time -------------------------------------------------------------------------------------- */
 
 static bool exhausted(void)
 {
@@ -230,7 +230,7 @@ static void pass_us(uint64_t us)
 	hostile_guest.now_us = until;
 }
 
-/* --- how bytes name things ---------------------------------------------------------------------------------- */
+/* --- how bytes name things --------------------------------------------------------------------- */
 
 /* A word of the schedule: what kind, which word of it, and which one, by twelve bits. */
 static uint32_t place(uint8_t kind, uint8_t slot)
@@ -334,7 +334,7 @@ static struct hostile_device *device_at(uint8_t port)
 	return devices[port % config.ports];
 }
 
-/* --- the driver: schedules --------------------------------------------------------------------------------------- */
+/* --- the driver: schedules --------------------------------------------------------------------- */
 
 /* queue head, target, count, first descriptor, how, length, buffer */
 static void make_queue(const uint8_t *r)
@@ -424,7 +424,7 @@ static struct bh_setup request_of(uint8_t choice, uint8_t value, uint16_t length
 	};
 }
 
-/* queue head, target, first descriptor, request, its value, length, how many descriptors for data and what is odd */
+/* queue head, target, first descriptor, request, its value, length, how many data packets and what is odd */
 static void make_control(const uint8_t *r)
 {
 	static const uint16_t lengths[] = {0, 8, 18, 64, 255, 512, 4096, 0xffff};
@@ -510,7 +510,7 @@ static void race(const uint8_t *r)
 	guest_race(&race);
 }
 
-/* --- the driver: registers ---------------------------------------------------------------------------------------- */
+/* --- the driver: registers --------------------------------------------------------------------- */
 
 static void write_register(const uint8_t *r)
 {
@@ -591,7 +591,7 @@ static void reset(const uint8_t *r)
 	call_ends();
 }
 
-/* --- the world around it -------------------------------------------------------------------------------------------- */
+/* --- the world around it ----------------------------------------------------------------------- */
 
 /* how long, as mantissa and exponent; and whether the controller sleeps through it */
 static void pass_time(const uint8_t *r)
@@ -679,7 +679,7 @@ static void change_map(const uint8_t *r)
 		bh_pci_memory_changed(bh_uhci_pci(uhci));
 }
 
-/* --- a program ------------------------------------------------------------------------------------------------------------ */
+/* --- a program --------------------------------------------------------------------------------- */
 
 static void (*const operations[])(const uint8_t *record) = {
 	make_queue, make_queue, link_queues, fill_frame_list, make_queue_head, make_td, make_control, use_again,

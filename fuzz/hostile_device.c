@@ -26,7 +26,7 @@ static unsigned pipe_of(const struct bh_transfer *t)
 	return t->type == BH_CONTROL ? CONTROL_PIPE : (t->endpoint & 15u) | (t->endpoint & BH_ENDPOINT_IN) >> 3;
 }
 
-/* --- endpoints: what a configuration has depends on the device, its number and the alternate setting ------ */
+/* --- endpoints: what a configuration has depends on the device, its number and the alternate setting  */
 
 static void configure(struct hostile_device *d)
 {
@@ -55,7 +55,7 @@ static bool exists(const struct hostile_device *d, unsigned i)
 	return number && number != 15 && !(number == 14 && d->configuration);
 }
 
-/* --- bytes ---------------------------------------------------------------------------------------------- */
+/* --- bytes ------------------------------------------------------------------------------------- */
 
 static uint32_t sum_of(const struct bh_transfer *t)
 {
@@ -98,7 +98,7 @@ void hostile_device_check(const struct hostile_device *d)
 		check_pipe(&d->pipes[i]);
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------ */
+/* --- ends -------------------------------------------------------------------------------------- */
 
 static uint32_t actual_of(const struct hostile_device *d, const struct bh_transfer *t, uint8_t actual)
 {
@@ -195,7 +195,7 @@ void hostile_device_run(struct hostile_device *d, uint64_t now_us)
 	}
 }
 
-/* --- the device seam ---------------------------------------------------------------------------------------- */
+/* --- the device seam --------------------------------------------------------------------------- */
 
 static void check_transfer(const struct hostile_device *d, const struct bh_transfer *t)
 {
@@ -316,7 +316,8 @@ static void device_set_configuration(struct bh_device *device, uint8_t value, st
 	proceed(d, t);
 }
 
-static void device_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
+static void device_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate,
+                                 struct bh_transfer *t)
 {
 	struct hostile_device *d = of_device(device);
 

@@ -17,7 +17,7 @@ static struct {
 	uint8_t gap[GAP];
 } backing[REGIONS] __attribute__((aligned(4096)));
 
-/* --- memory ---------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------------ */
 
 static uint64_t base_of(unsigned region)
 {
@@ -96,7 +96,7 @@ void guest_unmap(unsigned region)
 	ASAN_POISON_MEMORY_REGION(backing[region].bytes, REGION_SIZE);
 }
 
-/* --- what happens behind the controller's back ---------------------------------------------------- */
+/* --- what happens behind the controller's back ------------------------------------------------- */
 
 void guest_race(const struct race *race)
 {
@@ -165,7 +165,7 @@ bool __wrap_bh_memory_exchange32(struct bh_memory *m, uint64_t address, uint32_t
 	return __real_bh_memory_exchange32(m, address, expected, desired, ret_done);
 }
 
-/* --- the guest seam ------------------------------------------------------------------------------- */
+/* --- the guest seam ---------------------------------------------------------------------------- */
 
 static void interrupt_level(struct bh_guest *g, bool raised)
 {
