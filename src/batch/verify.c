@@ -73,7 +73,7 @@ static uint32_t checksum(const struct bh_engine *e, const void *bytes, uint32_t 
 
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r)
 {
-	r->proof = checksum(d->engine, d->batch.data + r->offset, r->length);
+	r->proof = r->length ? checksum(d->engine, d->batch.data + r->offset, r->length) : 0;
 }
 
 /* --- comparing ----------------------------------------------------------------------- */
@@ -82,9 +82,9 @@ static bool same_checksum(struct bh_destination *d, const struct bh_record *r, c
 {
 	struct bh_engine *e = d->engine;
 
-	return r->length <= sizeof(e->scratch) &&
-	       (r->length == 0 || e->source->ops->read(e->source, now, 0, e->scratch, r->length)) &&
-	       checksum(e, e->scratch, r->length) == r->proof;
+	return r->length == 0 ||
+	       (r->length <= sizeof(e->scratch) && e->source->ops->read(e->source, now, 0, e->scratch, r->length) &&
+	        checksum(e, e->scratch, r->length) == r->proof);
 }
 
 static bool untouched(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)

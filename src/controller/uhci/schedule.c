@@ -31,7 +31,8 @@ struct walk {
 	uint32_t link;  /* what is visited next */
 	uint32_t qh;    /* the queue we are in; 0: none */
 	uint32_t qh_link;
-	const uint32_t *element_word; /* where it lies; NULL: nowhere as one word. The map stays while we walk */
+	const uint32_t *element_word; /* where it lies; NULL: nowhere as one word */
+	uint64_t map_generation;      /* as long as the map is this one */
 	uint32_t element;         /* the queue's element pointer as it has to be */
 	uint32_t element_written; /* and as it stands in memory */
 	uint32_t depth;           /* descriptors completed in this visit to the queue */
@@ -90,6 +91,7 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	w->element = w->element_written = bh_get_le32(raw.element);
 	w->depth = 0;
 	w->element_word = bh_memory_word(&u->guest->memory, address + 4, BH_MEMORY_READ);
+	w->map_generation = u->guest->memory.generation;
 	w->qh = w->element & LINK_T ? 0 : address;
 	w->link = w->element & LINK_T ? w->qh_link : w->element;
 	return true;
@@ -111,9 +113,9 @@ static bool write_element(struct bh_uhci *u, struct walk *w)
 }
 
 /* Has the guest left the queue's element pointer alone? */
-static bool element_stands(const struct walk *w)
+static bool element_stands(const struct bh_uhci *u, const struct walk *w)
 {
-	return w->element_word &&
+	return w->element_word && w->map_generation == u->guest->memory.generation &&
 	       bh_order_le32(__atomic_load_n(w->element_word, __ATOMIC_RELAXED)) == w->element_written;
 }
 
@@ -141,7 +143,7 @@ static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enu
 		deeper = !(td->link & LINK_T) && ++w->depth < deepest_visit(u, td);
 	}
 	if (deeper && !(td->link & LINK_Q) && w->depth % ELEMENT_LAG)
-		deeper = element_stands(w);
+		deeper = element_stands(u, w);
 	else if (deeper)
 		deeper = write_element(u, w);
 	w->link = deeper ? td->link : w->qh_link;
