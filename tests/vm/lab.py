@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import io
 import json
+import mmap
 import os
 import pathlib
 import select
@@ -117,14 +118,22 @@ class QemuDisk:
 
 
 class BulkheadDisk:
-    """A Bulkhead server with one disk. Several guests may use it, one after the other."""
+    """A Bulkhead server with one disk. Several guests may use it, one after the other.
+
+    `controller` and further `options`, such as more disks, go to the server as they are;
+    `environment` is added to ours.
+    """
 
     name = "bulkhead"
 
-    def __init__(self, image, serial=None, readonly=False):
+    def __init__(self, image, serial=None, readonly=False, controller="uhci", options=(),
+                 environment=None):
         file = str(image).replace(",", ",,")
         self.device = (f"disk,file={file}" + (",readonly=on" if readonly else "")
                        + (f",serial={serial}" if serial else ""))
+        self.controller = controller
+        self.options = list(options)
+        self.environment = {**os.environ, **(environment or {})}
         self.args = []
         self.process = None
 
@@ -135,11 +144,13 @@ class BulkheadDisk:
         # Not under build/: a socket's path has at most 107 characters.
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-"))
         self.socket = self.directory / "usb.sock"
+        self.statistics_file = self.directory / "statistics.json"
         log, self.log = open_log("bulkhead")
         with log:
             self.process = _start(
-                [binary, "serve", "--socket-path", self.socket, "--controller", "uhci",
-                 "--device", self.device], stdout=log, stderr=log)
+                [binary, "serve", "--socket-path", self.socket, "--controller", self.controller,
+                 "--device", self.device, "--statistics", self.statistics_file, *self.options],
+                stdout=log, stderr=log, env=self.environment)
         try:
             self._wait_for_socket(10)
         except BaseException:
@@ -162,6 +173,22 @@ class BulkheadDisk:
     def check_alive(self):
         if self.process.poll() is not None:
             raise LabError(f"bulkhead died with status {self.process.returncode}\n" + tail(self.log))
+
+    def statistics(self, seconds=20):
+        """The server's counters as they are now."""
+        before = self._statistics_inode()
+        self.check_alive()
+        self.process.send_signal(signal.SIGUSR1)
+        deadline = time.monotonic() + seconds
+        while self._statistics_inode() == before:
+            self.check_alive()
+            if time.monotonic() > deadline:
+                raise LabError(f"bulkhead wrote no statistics in {seconds} s\n" + tail(self.log))
+            time.sleep(0.005)
+        return json.loads(self.statistics_file.read_text())
+
+    def _statistics_inode(self):
+        return self.statistics_file.stat().st_ino if self.statistics_file.exists() else None
 
     def stop(self, seconds=20):
         """Ends the server as a service manager does; it has to end well and in time."""
@@ -187,6 +214,7 @@ class BulkheadDisk:
 
 
 def disk(controller, image, **options):
+    """QEMU's own knows but the options of the image itself."""
     return {"qemu": QemuDisk, "bulkhead": BulkheadDisk}[controller](image, **options)
 
 
@@ -200,8 +228,23 @@ class Run:
         self.seconds = 0.0
 
 
-def run_vm(args, disk, name="vm", timeout=60, memory=512, on_line=None, on_tick=None):
-    """Runs QEMU to its end. `on_line(line)` sees the serial port, `on_tick()` the time pass."""
+class GuestMemory:
+    """The memory of a running machine, by its physical address: what its drivers' descriptors name."""
+
+    def __init__(self, process):
+        for link in pathlib.Path("/proc", str(process.pid), "fd").iterdir():
+            if os.readlink(link).startswith("/memfd:memory-backend-memfd"):
+                with open(link, "r+b") as file:
+                    self.bytes = mmap.mmap(file.fileno(), 0)
+                return
+        raise LabError("QEMU has no memory that we know of")
+
+
+def run_vm(args, disk, name="vm", timeout=60, memory=512, on_line=None, on_tick=None, on_start=None):
+    """Runs QEMU to its end. `on_line(line)` sees the serial port, `on_tick()` the time pass.
+
+    `on_start(process)` is called first of all; QEMU may not have come to anything yet.
+    """
     ram = f"memory-backend-memfd,id=ram,size={memory}M,share=on"
     command = [TOP / "tools" / "qemu", "-accel", "tcg", "-m", str(memory), "-object", ram,
                "-machine", "pc,memory-backend=ram", "-nodefaults", "-no-user-config", "-no-reboot",
@@ -211,6 +254,8 @@ def run_vm(args, disk, name="vm", timeout=60, memory=512, on_line=None, on_tick=
     start = time.monotonic()
     process = _start(command, stdout=subprocess.PIPE, stderr=log)
     try:
+        if on_start:
+            on_start(process)
         with log:
             for line in _lines(process.stdout.fileno(), log, start + timeout, on_tick):
                 if line.startswith("BH ") and "=" in line:
