@@ -452,6 +452,12 @@ inline host_completes()
 	took = took + moved;
 	pending = pending + moved;
 	bh_destination_complete(status, moved);
+#ifdef WITHOUT_WAIT_FOR_COMPLETION
+	if
+	:: state == BH_IDLE -> took = 0; took_zero = false; pending = 0 /* nobody listens */
+	:: else
+	fi;
+#endif
 	moved = 0;
 	status = BH_SUCCESS
 }
