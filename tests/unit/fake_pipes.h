@@ -39,7 +39,7 @@ struct fake_pipe {
 	bool fails_again;             /* and so do those after it */
 	uint32_t short_packet;        /* IN: this one is shorter, */
 	uint32_t short_length;        /* like that */
-	uint64_t due_us;              /* for the test's own use */
+	uint64_t due_us;              /* the test's own: when it will end */
 };
 
 struct fake_pipes {
@@ -76,13 +76,18 @@ static inline void fake_pipe_end(struct fake_pipe *p, enum bh_status status)
 
 static inline void fake_pipe_bytes(struct fake_pipe *p, uint32_t bytes)
 {
-	for (uint32_t i = 0; i < bytes; i++, p->length++, p->moved++) {
-		uint8_t byte = fake_stream_byte(p->length);
+	uint8_t packet[64];
+	uint32_t n;
 
-		if (p->info.address & BH_ENDPOINT_IN)
-			bh_transfer_write(p->held, p->moved, &byte, 1);
-		else if (p->length < FAKE_STREAM)
-			bh_transfer_read(p->held, p->moved, &p->stream[p->length], 1);
+	for (; bytes; bytes -= n, p->length += n, p->moved += n) {
+		n = BH_MIN(bytes, (uint32_t)sizeof(packet));
+		if (p->info.address & BH_ENDPOINT_IN) {
+			for (uint32_t i = 0; i < n; i++)
+				packet[i] = fake_stream_byte(p->length + i);
+			bh_transfer_write(p->held, p->moved, packet, n);
+		} else if (p->length + n <= FAKE_STREAM) {
+			bh_transfer_read(p->held, p->moved, &p->stream[p->length], n);
+		}
 	}
 }
 

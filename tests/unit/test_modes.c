@@ -487,7 +487,6 @@ static void exact_and_bounded_is_the_default(void **state)
 	struct bh_verification none = {0};
 
 	(void)state;
-	fake_pipes_init(&device);
 	assert_int_equal(none.what, BH_VERIFY_EXACT);
 	assert_int_equal(none.when, BH_VERIFY_BOUNDED);
 }
