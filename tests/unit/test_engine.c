@@ -613,7 +613,7 @@ static void memory_there_is_is_used(void **state)
 	}
 	assert_int_equal(hostile.d[0].batch.length, config.max_batch_bytes);
 	assert_true(hostile.engine.counters.memory > config.max_bytes / 2);
-	assert_int_equal(hostile.engine.counters.scan_end[BH_SCAN_MEMORY], 3);
+	assert_true(hostile.engine.counters.scan_end[BH_SCAN_MEMORY] > 0);
 	hostile_finish();
 	fake_init(&fake, false, 1);
 }
