@@ -29,6 +29,9 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 /* outcome.c: bytes an OUT outcome covers from the next record on; bytes an IN outcome still holds. */
 uint32_t bh_outcome_ahead(const struct bh_destination *d);
 
+/* outcome.c: does the device have this record's packet, whole? */
+bool bh_was_taken(const struct bh_record *r, const struct bh_outcome *o);
+
 /* Tell the guest, and count. */
 static inline enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
                                        enum bh_status status)

@@ -74,7 +74,7 @@ enum bh_answer bh_draw_in(struct bh_destination *d, const struct bh_descriptor *
  * OUT. A zero-length packet moves no byte by which to tell whether it was taken;
  * it was, if everything was.
  */
-static bool was_taken(const struct bh_record *r, const struct bh_outcome *o)
+bool bh_was_taken(const struct bh_record *r, const struct bh_outcome *o)
 {
 	uint32_t end = r->offset + r->length;
 
@@ -97,8 +97,9 @@ uint32_t bh_outcome_ahead(const struct bh_destination *d)
 static enum bh_answer mind_changed(struct bh_destination *d, const struct bh_descriptor *head, bool in_place)
 {
 	uint32_t ahead = bh_outcome_ahead(d);
+	bool taken = ahead || bh_was_taken(&d->batch.records[d->outcome.next], &d->outcome);
 
-	if (ahead && (in_place ? !d->unoffered : d->engine->config.withdrawn_fails)) {
+	if (taken && (in_place ? !d->unoffered : d->engine->config.withdrawn_fails)) {
 		bh_batch_drop(d);
 		bh_set_state(d, BH_FAILURE);
 		return bh_request(d, head);
@@ -120,7 +121,7 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 		d->engine->counters.mismatches += same;
 		return mind_changed(d, head, same);
 	}
-	taken = was_taken(r, o);
+	taken = bh_was_taken(r, o);
 	if (!taken && o->status == BH_CANCELLED) {
 		d->partly = (struct bh_part){.id = r->id, .bytes = o->actual - r->offset};
 		finish(d);

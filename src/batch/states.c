@@ -101,13 +101,22 @@ static uint32_t take_part(struct bh_destination *d, const struct bh_descriptor *
 	return part.bytes;
 }
 
+/*
+ * Once for each offer: a guest that keeps changing what a device keeps refusing at
+ * once would have us go round for ever. A part is for the descriptor as it was a
+ * moment ago, in this same call; where nothing comes of it now, it was for nothing.
+ */
 static enum bh_answer issue(struct bh_destination *d, const struct bh_descriptor *head)
 {
-	enum bh_answer answer;
+	enum bh_answer answer = BH_ANSWER_BUSY;
+	uint32_t skip = take_part(d, head);
 
-	if (!bh_scan(d, head, &answer))
+	if (d->issued || !bh_scan(d, head, &answer)) {
+		d->engine->counters.ahead_bytes += skip;
 		return answer;
-	d->batch.skip = take_part(d, head);
+	}
+	d->issued = true;
+	d->batch.skip = skip;
 	d->verify_next = 0;
 	d->unoffered = d->withdrawn = false;
 	d->offered_in_pass = true;
@@ -197,6 +206,7 @@ enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_de
 	enum bh_answer answer;
 
 	c->offers++;
+	d->issued = false;
 	bh_destination_seen(d, head);
 	answer = bh_request(d, head);
 	c->busy += answer == BH_ANSWER_BUSY;
@@ -241,9 +251,10 @@ static struct bh_outcome sane_outcome(const struct bh_destination *d, enum bh_st
 static bool cut_at_change(struct bh_destination *d)
 {
 	struct bh_batch *b = &d->batch;
-	uint32_t start = b->records[d->changed.record].offset;
+	const struct bh_record *r = &b->records[d->changed.record];
+	uint32_t start = r->offset;
 
-	if (d->outcome.actual > start) {
+	if (bh_was_taken(r, &d->outcome) || d->outcome.actual > start) {
 		if (d->changed.in_place && !d->unoffered)
 			return false;
 		d->engine->counters.ahead_bytes += d->outcome.actual - start;

@@ -19,6 +19,8 @@ struct fake_descriptor {
 	uint8_t data[256];
 	bool active;
 	bool broken;            /* its data cannot be read */
+	bool untraceable;       /* no write trace on it */
+	uint64_t written;       /* stamp of the last write to it, as the traces have it */
 	enum bh_found then;     /* what next() finds after it; BH_FOUND: the following entry */
 	bool retired;
 	uint32_t actual;
@@ -33,6 +35,9 @@ struct fake {
 	unsigned count, head;
 	unsigned ready;       /* calls */
 	bool refuse_retire;   /* the guest takes it back at the last moment */
+	unsigned nexts, reads, equals; /* looks at the list, and at data */
+	bool can_trace;       /* with fake_tracing_ops: can_watch */
+	uint64_t clock;       /* of the write traces */
 	/* the carrier */
 	unsigned starts, cancels, fails;
 	bool complete_at_once; /* inside start */
@@ -60,6 +65,7 @@ static enum bh_found fake_next(struct bh_source *s, const struct bh_descriptor *
 	struct fake *f = fake_of(s);
 	struct fake_descriptor *at = fake_find(f, after->id), *next;
 
+	f->nexts++;
 	if (at->then != BH_FOUND)
 		return at->then;
 	next = &f->list[(unsigned)(at - f->list + 1) % f->count]; /* the array is a ring */
@@ -73,6 +79,7 @@ static bool fake_read(struct bh_source *s, const struct bh_descriptor *d, uint32
 {
 	struct fake_descriptor *at = fake_find(fake_of(s), d->id);
 
+	fake_of(s)->reads++;
 	if (at->broken)
 		return false;
 	memcpy(to, at->data + offset, length);
@@ -95,6 +102,7 @@ static bool fake_equal(struct bh_source *s, const struct bh_descriptor *d, uint3
 {
 	struct fake_descriptor *at = fake_find(fake_of(s), d->id);
 
+	fake_of(s)->equals++;
 	return !at->broken && memcmp(at->data + offset, bytes, length) == 0;
 }
 
@@ -126,6 +134,38 @@ static const struct bh_source_ops fake_source_ops = {
 	.retire = fake_retire,
 	.ready = fake_ready,
 };
+
+/* Write traces: writes are stamped by fake_written(), whether or not they change anything. */
+static inline uint64_t fake_watch(struct bh_source *s, const struct bh_descriptor *d)
+{
+	return fake_find(fake_of(s), d->id)->untraceable ? 0 : fake_of(s)->clock;
+}
+
+static inline bool fake_was_written(struct bh_source *s, const struct bh_descriptor *d, uint64_t since)
+{
+	return fake_find(fake_of(s), d->id)->written > since;
+}
+
+static inline bool fake_can_watch(struct bh_source *s)
+{
+	return fake_of(s)->can_trace;
+}
+
+static inline void fake_written(struct fake *f, unsigned i)
+{
+	f->list[i].written = ++f->clock;
+}
+
+static inline const struct bh_source_ops *fake_tracing_ops(void)
+{
+	static struct bh_source_ops ops;
+
+	ops = fake_source_ops;
+	ops.watch = fake_watch;
+	ops.written = fake_was_written;
+	ops.can_watch = fake_can_watch;
+	return &ops;
+}
 
 static void fake_start(struct bh_destination *d)
 {
@@ -163,6 +203,7 @@ static void fake_init(struct fake *f, bool in, unsigned count)
 
 	memset(f, 0, sizeof(*f));
 	f->source.ops = &fake_source_ops;
+	f->clock = 1;
 	f->count = count;
 	bh_engine_init(&f->engine, &f->source, &config);
 	bh_destination_init(&f->destination, &f->engine, &fake_carrier_ops, 7, in, FAKE_PACKET);

@@ -4,19 +4,9 @@
  * devices that take part of a transfer, too much, or nothing. Through a UHCI, so
  * that guest memory, its limits included, is real.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <uhci/uhci.h>
-
-#include "../../src/controller/uhci/uhci_regs.h"
 #include "../../src/usb/internal.h"
 #include "fake_device.h"
-#include "fake_guest.h"
+#include "fake_driver.h"
 
 /* --- the device: several transfers at once, and endpoints that depend on the configuration ------- */
 
@@ -37,9 +27,7 @@ static const struct bh_endpoint_info endpoints[] = {
 };
 static const struct bh_endpoint_info small_endpoint = {.address = 0x01, .type = BH_BULK, .max_packet = 8};
 
-static struct fake_guest guest;
 static struct pipes device;
-static struct bh_uhci *uhci;
 
 static struct bh_transfer **slot_of(uint8_t endpoint)
 {
@@ -102,91 +90,6 @@ static struct bh_device_ops ops; /* fake_device_ops but for the above */
 
 /* --- the driver -------------------------------------------------------------------------------- */
 
-#define FRAME_LIST 0x10000u
-#define QH(n)      (0x20000u + 16u * (n))
-#define TD(n)      (0x30000u + 16u * (n))
-#define BUFFER(n)  (0x40000u + 64u * (n))
-
-#define ACTIVE (TD_ACTIVE | TD_CERR)
-#define ONCE   (TD_ACTIVE | TD_CERR_ONE)
-#define ENDED  (TD_ACTIVE | TD_STATUS) /* how a descriptor ended, if it did */
-#define LOST   (TD_STALLED | TD_CRC_TIMEOUT)
-
-static void outw(unsigned offset, uint32_t value)
-{
-	bh_le32 raw = bh_put_le32(value);
-
-	bh_pci_bar_write(bh_uhci_pci(uhci), UHCI_BAR, offset, raw.b, 2);
-}
-
-/* Frames pass; the controller runs whenever it asked to. */
-static void frames(unsigned n)
-{
-	uint64_t until = guest.now_us + 1000 * n;
-
-	while (guest.run_at_us != UINT64_MAX && BH_MAX(guest.run_at_us, guest.now_us) <= until) {
-		guest.now_us = BH_MAX(guest.run_at_us, guest.now_us);
-		guest.run_at_us = UINT64_MAX;
-		bh_uhci_run(uhci);
-	}
-	guest.now_us = until;
-}
-
-static void td(unsigned n, uint32_t link, uint32_t control, uint32_t pid, unsigned endpoint, unsigned toggle,
-               unsigned length)
-{
-	fake_put32(&guest, TD(n), link);
-	fake_put32(&guest, TD(n) + 4, control);
-	fake_put32(&guest, TD(n) + 8, pid | endpoint << 15 | toggle << 19 | ((length - 1) & 0x7ff) << 21);
-	fake_put32(&guest, TD(n) + 12, BUFFER(n));
-}
-
-static void qh(unsigned n, uint32_t link, uint32_t element)
-{
-	fake_put32(&guest, QH(n), link);
-	fake_put32(&guest, QH(n) + 4, element);
-}
-
-static void frame_list(uint32_t link)
-{
-	for (unsigned i = 0; i < FRAME_LIST_SIZE; i++)
-		fake_put32(&guest, FRAME_LIST + 4 * i, link);
-}
-
-static uint32_t control_of(unsigned n)
-{
-	return fake_get32(&guest, TD(n) + 4);
-}
-
-static uint32_t element_of(unsigned n)
-{
-	return fake_get32(&guest, QH(n) + 4);
-}
-
-/* n packets of 64 bytes, each byte different from its neighbours, from descriptor first on, in queue q. */
-static void fill_queue(unsigned q, unsigned first, unsigned n, uint32_t pid, unsigned endpoint)
-{
-	for (unsigned i = first; i < first + n; i++) {
-		td(i, i + 1 < first + n ? TD(i + 1) : LINK_T, ACTIVE, pid, endpoint, (i - first) & 1, 64);
-		for (unsigned k = 0; k < 64; k++)
-			guest.memory[BUFFER(i) + k] = (uint8_t)(64 * i + k);
-	}
-	qh(q, LINK_T, TD(first));
-}
-
-static void only_queue(unsigned n, uint32_t pid, unsigned endpoint)
-{
-	fill_queue(0, 0, n, pid, endpoint);
-	frame_list(QH(0) | LINK_Q);
-}
-
-/* SETUP to the device at address 0. */
-static void setup_packet(unsigned n, uint32_t link, const char *bytes)
-{
-	memcpy(guest.memory + BUFFER(n), bytes, 8);
-	td(n, link, ACTIVE, BH_PID_SETUP, 0, 0, 8);
-}
-
 static void start_queue(void)
 {
 	qh(0, LINK_T, TD(0));
@@ -194,52 +97,23 @@ static void start_queue(void)
 	frames(1);
 }
 
-/* A request without data, to its end, in queue 7. */
-static void request(const char *bytes)
-{
-	setup_packet(200, TD(201), bytes);
-	td(201, LINK_T, ACTIVE, BH_PID_IN, 0, 1, 0);
-	qh(7, LINK_T, TD(200));
-	frame_list(QH(7) | LINK_Q);
-	frames(1);
-}
-
-static void enable_port(void)
-{
-	outw(PORTSC, PORTSC_PR);
-	outw(PORTSC, 0);
-	outw(PORTSC, PORTSC_PE | PORTSC_CSC | PORTSC_PEC);
-}
-
-static struct bh_engine_counters *engine(void)
-{
-	return &bh_uhci_bus(uhci)->engine.counters;
-}
-
 static void make(bool finishes)
 {
 	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
-	uint8_t command[2] = {0x05, 0}; /* I/O space, bus master */
-	bh_le32 base = bh_put_le32(FRAME_LIST);
 
 	ops = fake_device_ops;
 	ops.submit = pipes_submit;
 	ops.cancel = pipes_cancel;
 	ops.endpoint = pipes_endpoint;
 	ops.destroy = pipes_destroy;
-	fake_guest_init(&guest);
+	machine(&config);
 	memset(&device, 0, sizeof(device));
 	fake_device_init(&device.fake, BH_SPEED_FULL);
 	device.fake.device.ops = &ops;
 	device.fake.device.finishes = finishes;
-	uhci = bh_uhci_create(&guest.guest, &config);
-	assert_non_null(uhci);
-	bh_pci_config_write(bh_uhci_pci(uhci), 4, command, 2);
-	frame_list(LINK_T);
 	assert_int_equal(bh_bus_attach(bh_uhci_bus(uhci), 0, &device.fake.device), 0);
-	enable_port();
-	bh_pci_bar_write(bh_uhci_pci(uhci), UHCI_BAR, FRBASEADD, base.b, 4);
-	outw(USBCMD, USBCMD_RS);
+	enable_port(0);
+	run();
 	frames(1);
 }
 
@@ -261,8 +135,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	device.late = false;
-	bh_uhci_destroy(uhci);
-	fake_guest_finish(&guest);
+	machine_finish();
 	return 0;
 }
 
@@ -286,11 +159,11 @@ static void control_out_beyond_what_was_announced_stalls(void **state)
 	for (size_t i = 0; i < BH_COUNT(rows); i++) {
 		if (held(0)) {
 			device.moved = 0;
-			enable_port();
+			enable_port(0);
 		}
-		setup_packet(0, TD(1), rows[i].bytes);
-		td(1, TD(2), ACTIVE, BH_PID_OUT, 0, 1, rows[i].first);
-		td(2, LINK_T, ACTIVE, BH_PID_OUT, 0, 0, rows[i].second);
+		setup_packet(0, TD(1), 0, rows[i].bytes);
+		td(1, TD(2), ACTIVE, token(BH_PID_OUT, 0, 0, 1, rows[i].first));
+		td(2, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 0, 0, rows[i].second));
 		start_queue();
 		if (held(0))
 			end(0, BH_SUCCESS, held(0)->length);
@@ -303,9 +176,9 @@ static void control_out_beyond_what_was_announced_stalls(void **state)
 static void control_in_packet_without_room_is_babble(void **state)
 {
 	(void)state;
-	setup_packet(0, TD(1), "\x80\x06\x00\x01\x00\x00\x12\x00");
-	td(1, TD(2), ACTIVE, BH_PID_IN, 0, 1, 4);
-	td(2, LINK_T, ACTIVE, BH_PID_IN, 0, 1, 8);
+	setup_packet(0, TD(1), 0, "\x80\x06\x00\x01\x00\x00\x12\x00");
+	td(1, TD(2), ACTIVE, token(BH_PID_IN, 0, 0, 1, 4));
+	td(2, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 8));
 	memset(guest.memory + BUFFER(1), 0xa5, 64);
 	start_queue();
 	assert_int_equal(control_of(1) & ENDED, TD_STALLED | TD_BABBLE);
@@ -330,9 +203,9 @@ static void reading_past_the_end_stalls(void **state)
 	(void)state;
 	for (size_t i = 0; i < BH_COUNT(rows); i++) {
 		device.fake.actual_limit = rows[i].there;
-		setup_packet(0, TD(1), rows[i].bytes);
+		setup_packet(0, TD(1), 0, rows[i].bytes);
 		for (unsigned n = 1; n < 6; n++)
-			td(n, n < 5 ? TD(n + 1) : LINK_T, ACTIVE, BH_PID_IN, 0, n & 1, 8);
+			td(n, n < 5 ? TD(n + 1) : LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, n & 1, 8));
 		start_queue();
 		assert_int_equal(element_of(0), TD(rows[i].packets + 1));
 		for (unsigned n = 1; n <= rows[i].packets; n++)
@@ -345,11 +218,11 @@ static void early_status_ends_a_request_that_runs(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	setup_packet(0, TD(1), "\x80\x06\x00\x01\x00\x00\x12\x00");
-	td(1, LINK_T, ACTIVE, BH_PID_IN, 0, 1, 8);
+	setup_packet(0, TD(1), 0, "\x80\x06\x00\x01\x00\x00\x12\x00");
+	td(1, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 8));
 	start_queue();
 	assert_non_null(held(0));
-	td(2, LINK_T, ACTIVE, BH_PID_OUT, 0, 1, 0); /* it has heard enough */
+	td(2, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 0, 1, 0)); /* it has heard enough */
 	fake_put32(&guest, QH(0) + 4, TD(2));
 	frames(2);
 	assert_int_equal(device.cancels, 1);
@@ -396,8 +269,8 @@ static void setup_withdraws_queues_that_are_not_linked(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	fill_queue(0, 0, 2, BH_PID_OUT, 1);
-	fill_queue(1, 4, 2, BH_PID_IN, 2);
+	fill_queue(0, 0, 2, BH_PID_OUT, 1, 0);
+	fill_queue(1, 4, 2, BH_PID_IN, 2, 0);
 	qh(0, QH(1) | LINK_Q, TD(0));
 	frame_list(QH(0) | LINK_Q);
 	frames(2);
@@ -406,8 +279,8 @@ static void setup_withdraws_queues_that_are_not_linked(void **state)
 	frame_list(QH(1) | LINK_Q);
 	frames(2);
 	assert_int_equal(device.cancels, 0);
-	setup_packet(8, TD(9), "\x80\x06\x00\x01\x00\x00\x12\x00");
-	td(9, LINK_T, ACTIVE, BH_PID_IN, 0, 1, 8);
+	setup_packet(8, TD(9), 0, "\x80\x06\x00\x01\x00\x00\x12\x00");
+	td(9, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 8));
 	qh(2, LINK_T, TD(8));
 	qh(1, QH(2) | LINK_Q, TD(4));
 	frames(2);
@@ -421,18 +294,18 @@ static void setup_withdraws_queues_that_are_not_linked(void **state)
 static void endpoints_are_asked_for_anew_after_set_configuration(void **state)
 {
 	(void)state;
-	only_queue(1, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 1, 0);
 	frames(2);
 	assert_int_equal(control_of(0) & ENDED, 0);
-	only_queue(1, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 1, 0);
 	frames(2);
 	assert_int_equal(device.asked, 1); /* not for every packet */
 	request("\x00\x09\x02\x00\x00\x00\x00\x00");
-	only_queue(1, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 1, 0);
 	frames(4);
 	assert_int_equal(device.asked, 2);
 	assert_int_equal(control_of(0) & ENDED, LOST); /* 64 bytes are too many now */
-	td(0, LINK_T, ACTIVE, BH_PID_OUT, 1, 0, 8);
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, 8));
 	qh(0, LINK_T, TD(0));
 	frames(2);
 	assert_int_equal(control_of(0) & ENDED, 0);
@@ -442,12 +315,12 @@ static void endpoint_waits_for_its_old_transfer_before_it_is_new(void **state)
 {
 	(void)state;
 	device.fake.hold = device.late = true;
-	only_queue(1, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 1, 0);
 	frames(2);
 	assert_non_null(held(0x01));
 	request("\x00\x09\x02\x00\x00\x00\x00\x00");
 	assert_int_equal(device.cancels, 1);
-	td(0, LINK_T, ACTIVE, BH_PID_OUT, 1, 0, 8);
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, 8));
 	qh(0, LINK_T, TD(0));
 	frame_list(QH(0) | LINK_Q);
 	frames(3);
@@ -466,9 +339,9 @@ static void set_interface_resets_its_own_endpoints_only(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	fill_queue(0, 0, 2, BH_PID_OUT, 1); /* interface 0 */
-	fill_queue(1, 4, 2, BH_PID_IN, 2);  /* interface 1 */
-	fill_queue(2, 8, 2, BH_PID_OUT, 3);
+	fill_queue(0, 0, 2, BH_PID_OUT, 1, 0); /* interface 0 */
+	fill_queue(1, 4, 2, BH_PID_IN, 2, 0);  /* interface 1 */
+	fill_queue(2, 8, 2, BH_PID_OUT, 3, 0);
 	qh(0, QH(1) | LINK_Q, TD(0));
 	qh(1, QH(2) | LINK_Q, TD(4));
 	frame_list(QH(0) | LINK_Q);
@@ -491,9 +364,9 @@ static void zero_length_packet_is_a_flag_of_the_transfer(void **state)
 	(void)state;
 	device.fake.hold = true;
 	for (unsigned with = 0; with < 2; with++) {
-		only_queue(1 + with, BH_PID_OUT, 1);
+		only_queue(BH_PID_OUT, 1, 1 + with, 0);
 		if (with)
-			td(1, LINK_T, ACTIVE, BH_PID_OUT, 1, 1, 0);
+			td(1, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 1, 0));
 		frames(1);
 		assert_non_null(held(0x01));
 		assert_int_equal(held(0x01)->length, 64);
@@ -511,7 +384,7 @@ static void rest_of_a_partly_taken_packet_is_sent(void **state)
 	(void)state;
 	device.fake.hold = true;
 	device.moved = 100;
-	only_queue(4, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 4, 0);
 	frames(60);
 	assert_int_equal(device.cancels, 1);
 	assert_int_equal(control_of(0) & ENDED, 0);
@@ -519,7 +392,7 @@ static void rest_of_a_partly_taken_packet_is_sent(void **state)
 	assert_int_equal(held(0x01)->length, 256 - 100);
 	end(0x01, BH_SUCCESS, 156);
 	for (unsigned i = 0; i < 156; i++)
-		assert_int_equal(device.fake.out[i], (uint8_t)(100 + i));
+		assert_int_equal(device.fake.out[i], fill_byte((100 + i) / 64, (100 + i) % 64));
 	frames(1);
 	assert_int_equal(element_of(0), LINK_T);
 	assert_int_equal(control_of(1) & (ENDED | TD_ACTLEN), 63);
@@ -531,7 +404,7 @@ static void a_device_that_finishes_is_waited_for(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	only_queue(4, BH_PID_IN, 2);
+	only_queue(BH_PID_IN, 2, 4, 0);
 	frames(500);
 	assert_int_equal(device.cancels, 0);
 }
@@ -541,7 +414,7 @@ static void progress_is_waited_for_but_not_for_ever(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	only_queue(10, BH_PID_IN, 2);
+	only_queue(BH_PID_IN, 2, 10, 0);
 	frames(1);
 	for (uint32_t i = 1; i <= 2; i++) {
 		device.moved = 64 * i;
@@ -571,7 +444,7 @@ static void more_than_asked_for_is_not_believed(void **state)
 		uint8_t address = (uint8_t)(rows[i].endpoint | (rows[i].pid == BH_PID_IN ? BH_ENDPOINT_IN : 0));
 		struct bh_transfer *t;
 
-		only_queue(2, rows[i].pid, rows[i].endpoint);
+		only_queue(rows[i].pid, rows[i].endpoint, 2, 0);
 		frames(1);
 		t = held(address);
 		*slot_of(address) = device.fake.held = NULL;
@@ -590,7 +463,7 @@ static void cancelled_unasked_is_no_answer(void **state)
 	(void)state;
 	device.fake.status = BH_CANCELLED;
 	device.fake.actual_limit = 0;
-	only_queue(1, BH_PID_IN, 2);
+	only_queue(BH_PID_IN, 2, 1, 0);
 	fake_put32(&guest, TD(0) + 4, ONCE);
 	frames(1);
 	assert_int_equal(control_of(0) & ENDED, LOST);
@@ -604,7 +477,7 @@ static void change_in_an_unlinked_queue_is_counted_as_ahead(void **state)
 	(void)state;
 	device.fake.hold = true;
 	device.moved = 256;
-	only_queue(4, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 4, 0);
 	frames(2);
 	frame_list(LINK_T);
 	frames(2);
@@ -622,24 +495,24 @@ static void resets_count_what_the_device_took(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	only_queue(4, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 4, 0);
 	frames(2);
 	frame_list(LINK_T);
 	frames(2);
 	end(0x01, BH_SUCCESS, 256); /* all of it, and nobody asks for the outcome */
 	frames(2);
-	enable_port();
+	enable_port(0);
 	assert_int_equal(engine()->ahead_bytes, 256);
 
 	device.moved = 100; /* while it runs */
-	only_queue(4, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 4, 0);
 	frames(2);
-	enable_port();
+	enable_port(0);
 	assert_int_equal(engine()->ahead_bytes, 356);
 
-	only_queue(4, BH_PID_IN, 2); /* what it gave is another matter */
+	only_queue(BH_PID_IN, 2, 4, 0); /* what it gave is another matter */
 	frames(2);
-	enable_port();
+	enable_port(0);
 	assert_int_equal(engine()->ahead_bytes, 356);
 }
 
@@ -648,13 +521,13 @@ static void taken_part_of_another_packet_is_counted_and_not_left_out(void **stat
 {
 	(void)state;
 	device.fake.hold = device.late = true;
-	only_queue(2, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 2, 0);
 	frames(60);
 	assert_int_equal(device.cancels, 1); /* lingered */
 	frame_list(LINK_T);
 	frames(2);
 	end(0x01, BH_CANCELLED, 100);
-	fill_queue(0, 4, 2, BH_PID_OUT, 1); /* others take their place */
+	fill_queue(0, 4, 2, BH_PID_OUT, 1, 0); /* others take their place */
 	frame_list(QH(0) | LINK_Q);
 	frames(2);
 	assert_int_equal(engine()->ahead_bytes, 100);
@@ -665,7 +538,7 @@ static void same_descriptor_in_another_queue_is_another_request(void **state)
 {
 	(void)state;
 	device.fake.hold = true;
-	only_queue(1, BH_PID_OUT, 1);
+	only_queue(BH_PID_OUT, 1, 1, 0);
 	frames(2);
 	frame_list(LINK_T);
 	frames(2);
@@ -681,7 +554,7 @@ static void same_descriptor_in_another_queue_is_another_request(void **state)
 
 static void ring(unsigned first, unsigned n)
 {
-	fill_queue(0, first, n, BH_PID_OUT, 1);
+	fill_queue(0, first, n, BH_PID_OUT, 1, 0);
 	fake_put32(&guest, TD(first + n - 1), TD(first));
 	frame_list(QH(0) | LINK_Q);
 }

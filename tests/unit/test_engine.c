@@ -261,6 +261,115 @@ static void scan_end_of_every_kind(void **state)
 	fake_init(&fake, false, 1);
 }
 
+/* The rows that have more than one cause; each is one count of its own. */
+static void scan_ends_with_several_causes(void **state)
+{
+	static const struct {
+		const char *what;
+		enum bh_scan_end why;
+		uint32_t taken;
+		bool in, out;
+	} rows[] = {
+		{"length 0", BH_SCAN_SHORT, 4, true, true},
+		{"one byte less", BH_SCAN_SHORT, 4, true, true},
+		{"the head is short", BH_SCAN_SHORT, 1, true, true},
+		{"the head notifies", BH_SCAN_NOTIFY, 1, true, true},
+		{"same key, other way", BH_SCAN_DIRECTION, 4, true, true},
+		{"a larger packet", BH_SCAN_INVALID, 4, false, true},
+		{"data out of reach", BH_SCAN_INVALID, 4, false, true},
+		{"ring into the middle", BH_SCAN_RING, 8, true, true},
+		{"a single-packet destination", BH_SCAN_DESCRIPTORS, 1, true, true},
+		{"one at a time", BH_SCAN_DESCRIPTORS, 1, true, true},
+		{"bytes, exactly", BH_SCAN_BYTES, 4, true, true},
+		{"bytes, not even one packet", BH_SCAN_BYTES, 1, true, true},
+		{"no memory for the fifth", BH_SCAN_MEMORY, 4, true, true},
+		{"notifies, and is short", BH_SCAN_NOTIFY, 4, true, true},
+		{"short, and the next goes elsewhere", BH_SCAN_SHORT, 4, true, true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < BH_COUNT(rows); i++)
+		for (int in = 0; in < 2; in++) {
+			if (!(in ? rows[i].in : rows[i].out))
+				continue;
+			plain_list(in);
+			switch (i) {
+			case 0:
+				fake.list[3].d.length = 0;
+				break;
+			case 1:
+				fake.list[3].d.length = FAKE_PACKET - 1;
+				break;
+			case 2:
+				fake.list[0].d.length = 1;
+				break;
+			case 3:
+				fake.list[0].d.notify = true;
+				break;
+			case 4:
+				fake.list[4].d.in = !in;
+				break;
+			case 5:
+				fake.list[4].d.length = FAKE_PACKET + 1;
+				break;
+			case 6:
+				fake.list[4].broken = true;
+				break;
+			case 7:
+				fake.list[7].then = BH_FOUND;
+				fake.head = 3;
+				break;
+			case 8:
+				dest->single = true;
+				break;
+			case 9:
+				dest->one_at_a_time = true;
+				break;
+			case 10:
+				fake.engine.config.max_batch_bytes = 4 * FAKE_PACKET;
+				break;
+			case 11:
+				fake.engine.config.max_batch_bytes = 1;
+				break;
+			case 12: /* data grows by doubling: room for four, and none for eight */
+				fake.engine.config.max_bytes =
+					4 * FAKE_PACKET + 8 * (sizeof(struct bh_record) + 4 * sizeof(uint32_t));
+				break;
+			case 13:
+				fake.list[3].d.notify = true;
+				fake.list[3].d.length = 5;
+				break;
+			case 14:
+				fake.list[3].d.length = 5;
+				fake.list[4].d.destination = 9;
+				break;
+			}
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+			if (dest->batch.count != rows[i].taken || fake.engine.counters.scan_end[rows[i].why] != 1)
+				fail_msg("%s, %s: %u taken, %u ends of kind \"%s\"", rows[i].what, in ? "IN" : "OUT",
+				         dest->batch.count, (unsigned)fake.engine.counters.scan_end[rows[i].why],
+				         bh_scan_end_name(rows[i].why));
+			for (int k = 0; k < BH_SCAN_END_COUNT; k++)
+				assert_int_equal(fake.engine.counters.scan_end[k], k == (int)rows[i].why);
+			fake_finish(&fake);
+		}
+	fake_init(&fake, false, 1);
+}
+
+static void every_end_of_scan_has_a_name(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 1);
+	for (int i = 0; i < BH_SCAN_END_COUNT; i++) {
+		const char *name = bh_scan_end_name((enum bh_scan_end)i);
+
+		assert_string_not_equal(name, "?");
+		for (int k = 0; k < i; k++)
+			assert_string_not_equal(name, bh_scan_end_name((enum bh_scan_end)k));
+	}
+	assert_string_equal(bh_scan_end_name(BH_SCAN_END_COUNT), "?");
+}
+
 static void scan_does_not_end_at_stop_on_short(void **state)
 {
 	(void)state;
@@ -301,6 +410,253 @@ static void many_descriptors_do_not_repeat_and_memory_is_counted(void **state)
 	scan_ends(false, BH_SCAN_NOTIFY, FAKE_MAX);
 	assert_true(fake.engine.counters.memory >= FAKE_MAX * FAKE_PACKET);
 	assert_int_equal(fake.engine.counters.memory_peak, fake.engine.counters.memory);
+}
+
+/* --- memory, whatever the guest queues ------------------------------------------------------- */
+
+/* A source whose lists have no end: descriptor 16 bytes after descriptor, all alike. */
+static enum bh_found endless_next(struct bh_source *s, const struct bh_descriptor *after, struct bh_descriptor *ret)
+{
+	(void)s;
+	*ret = *after;
+	ret->id += 16;
+	ret->destination = after->chain; /* a queue for each */
+	ret->length = FAKE_PACKET;
+	ret->in = after->chain & 1;
+	ret->toggle = ret->id >> 4 & 1;
+	ret->notify = false;
+	return BH_FOUND;
+}
+
+static bool endless_read(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length)
+{
+	(void)s;
+	(void)d;
+	(void)offset;
+	memset(to, 0x11, length);
+	return true;
+}
+
+static bool endless_write(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *from,
+                          uint32_t length)
+{
+	(void)s;
+	(void)d;
+	(void)offset;
+	(void)from;
+	(void)length;
+	return true;
+}
+
+static bool endless_equal(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *bytes,
+                          uint32_t length)
+{
+	(void)s;
+	(void)d;
+	(void)offset;
+	(void)bytes;
+	(void)length;
+	return true;
+}
+
+static bool endless_retire(struct bh_source *s, const struct bh_descriptor *d, uint32_t actual, enum bh_status status)
+{
+	(void)s;
+	(void)d;
+	(void)actual;
+	(void)status;
+	return true;
+}
+
+static void endless_ready(struct bh_source *s)
+{
+	(void)s;
+}
+
+static const struct bh_source_ops endless_ops = {
+	.next = endless_next,
+	.read = endless_read,
+	.write = endless_write,
+	.equal = endless_equal,
+	.retire = endless_retire,
+	.ready = endless_ready,
+};
+
+static void hanging(struct bh_destination *d)
+{
+	(void)d; /* it has it, and does not end it when it is cancelled either */
+}
+
+static const struct bh_carrier_ops hanging_carrier = {.start = hanging, .cancel = hanging, .failed = hanging};
+
+#define HOSTILE 12u
+/* What is given beyond the limit: a packet, and the eight records there are at least. */
+#define LEAST (FAKE_PACKET + 8 * (sizeof(struct bh_record) + 4 * sizeof(uint32_t)))
+
+static struct {
+	struct bh_source source;
+	struct bh_engine engine;
+	struct bh_destination d[HOSTILE];
+	uint64_t head[HOSTILE], highest;
+} hostile;
+
+static void hostile_init(const struct bh_engine_config *config)
+{
+	memset(&hostile, 0, sizeof(hostile));
+	hostile.source.ops = &endless_ops;
+	bh_engine_init(&hostile.engine, &hostile.source, config);
+	for (unsigned i = 0; i < HOSTILE; i++)
+		bh_destination_init(&hostile.d[i], &hostile.engine, &hanging_carrier, 0x100 + i, i & 1, FAKE_PACKET);
+}
+
+static uint64_t memory_of(const struct bh_destination *d)
+{
+	return d->batch.capacity + d->batch.record_capacity * (sizeof(struct bh_record) + 4 * sizeof(uint32_t));
+}
+
+/* Adds up what there is, and holds it against the counters and every limit. */
+static void hostile_check(void)
+{
+	const struct bh_engine_config *config = &hostile.engine.config;
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < HOSTILE; i++) {
+		const struct bh_destination *d = &hostile.d[i];
+
+		sum += memory_of(d);
+		assert_true(d->batch.length <= BH_MAX(config->max_batch_bytes, FAKE_PACKET));
+		assert_true(d->batch.count <= config->max_batch_descriptors);
+		assert_true(d->batch.capacity < 2 * BH_MAX(config->max_batch_bytes, FAKE_PACKET));
+		assert_true(d->batch.record_capacity < BH_MAX(2 * config->max_batch_descriptors, 16));
+	}
+	assert_int_equal(hostile.engine.counters.memory, sum);
+	assert_true(sum <= config->max_bytes + HOSTILE * LEAST);
+	hostile.highest = BH_MAX(hostile.highest, sum);
+	assert_int_equal(hostile.engine.counters.memory_peak, hostile.highest);
+}
+
+static enum bh_answer hostile_offer(unsigned i)
+{
+	struct bh_descriptor head, before = {.id = 0x10000 * (uint64_t)(i + 1) + 16 * hostile.head[i], .chain = 0x100 + i};
+	enum bh_answer answer;
+
+	endless_next(&hostile.source, &before, &head);
+	answer = bh_destination_offer(&hostile.d[i], &head);
+	hostile.head[i] += answer == BH_ANSWER_RETIRED;
+	return answer;
+}
+
+static void hostile_finish(void)
+{
+	for (unsigned i = 0; i < HOSTILE; i++) {
+		if (bh_destination_running(&hostile.d[i]))
+			bh_destination_complete(&hostile.d[i], BH_NO_RESPONSE, 0);
+		bh_destination_finish(&hostile.d[i]);
+	}
+	assert_int_equal(hostile.engine.counters.memory, 0);
+	assert_int_equal(hostile.engine.counters.memory_peak, hostile.highest);
+}
+
+static const struct {
+	uint32_t batch_bytes, batch_descriptors;
+	uint64_t bytes;
+	enum bh_scan_end ends;
+} limits[] = {
+	{64 * 1024, 100000, 1 << 30, BH_SCAN_BYTES},
+	{1 << 30, 300, 1 << 30, BH_SCAN_DESCRIPTORS},
+	{256 * 1024, 4096, 200 * 1000, BH_SCAN_MEMORY},
+	{256 * 1024, 4096, 0, BH_SCAN_MEMORY},
+	{1000, 4096, 1 << 30, BH_SCAN_BYTES},
+	{1, 1, 1 << 30, BH_SCAN_DESCRIPTORS},
+};
+
+static struct bh_engine_config limit(size_t i)
+{
+	struct bh_engine_config config = BH_ENGINE_DEFAULTS;
+
+	config.max_batch_bytes = limits[i].batch_bytes;
+	config.max_batch_descriptors = limits[i].batch_descriptors;
+	config.max_bytes = limits[i].bytes;
+	return config;
+}
+
+/* Endless queues on every endpoint, and a device that never lets go. */
+static void memory_is_bounded_for_each_endpoint_and_for_all(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < BH_COUNT(limits); i++) {
+		struct bh_engine_config config = limit(i);
+
+		hostile_init(&config);
+		for (unsigned k = 0; k < HOSTILE; k++) {
+			assert_int_equal(hostile_offer(k), BH_ANSWER_BUSY);
+			assert_true(bh_destination_running(&hostile.d[k])); /* nobody is left out */
+			hostile_check();
+		}
+		assert_true(hostile.engine.counters.scan_end[limits[i].ends] > 0);
+		hostile_finish();
+	}
+	fake_init(&fake, false, 1);
+}
+
+/* The limit is used, not only kept: what there is goes to who comes first. */
+static void memory_there_is_is_used(void **state)
+{
+	struct bh_engine_config config = BH_ENGINE_DEFAULTS;
+
+	(void)state;
+	config.max_bytes = 4 * 1024 * 1024;
+	hostile_init(&config);
+	for (unsigned k = 0; k < HOSTILE; k++) {
+		hostile_offer(k);
+		hostile_check();
+	}
+	assert_int_equal(hostile.d[0].batch.length, config.max_batch_bytes);
+	assert_true(hostile.engine.counters.memory > config.max_bytes / 2);
+	assert_true(hostile.engine.counters.scan_end[BH_SCAN_MEMORY] > 0);
+	hostile_finish();
+	fake_init(&fake, false, 1);
+}
+
+/* Offers, completions, resets, withdrawals in any order. */
+static void memory_is_bounded_whatever_happens(void **state)
+{
+	uint32_t random = 12345;
+
+	(void)state;
+	for (size_t i = 0; i < BH_COUNT(limits); i++) {
+		struct bh_engine_config config = limit(i);
+
+		hostile_init(&config);
+		for (unsigned n = 0; n < 2000; n++) {
+			struct bh_destination *d;
+			unsigned k;
+
+			random = random * 1664525 + 1013904223;
+			k = random >> 8 & 0xff;
+			d = &hostile.d[k % HOSTILE];
+			switch (random >> 28) {
+			case 0:
+				bh_destination_reset(d);
+				break;
+			case 1:
+				bh_destination_withdraw(d);
+				break;
+			case 2:
+			case 3:
+			case 4:
+				if (bh_destination_running(d))
+					bh_destination_complete(d, random & 1 ? BH_SUCCESS : BH_CANCELLED,
+					                        random & 1 ? d->batch.length : d->batch.length / 2);
+				break;
+			default:
+				hostile_offer(k % HOSTILE);
+			}
+			hostile_check();
+		}
+		hostile_finish();
+	}
+	fake_init(&fake, false, 1);
 }
 
 static void packet_at_a_time(void **state)
@@ -569,6 +925,267 @@ static void what_drivers_may_change_is_no_change(void **state)
 	assert_int_equal(fake.cancels, 0);
 }
 
+/* --- verification as it is chosen ------------------------------------------------------------- */
+
+static void verify_as(enum bh_verify what, enum bh_verify_when when, unsigned count)
+{
+	fake_init(&fake, false, count);
+	fake.can_trace = true;
+	fake.source.ops = fake_tracing_ops();
+	dest->verification = (struct bh_verification){what, when};
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.count, count);
+	fake.nexts = fake.reads = fake.equals = 0;
+}
+
+/*
+ * What one retry looks at, beside the head that was just read: bounded looks at so many
+ * more, whatever the batch holds; retry at all of them; completion at none.
+ */
+static void a_retry_costs_what_was_chosen(void **state)
+{
+	static const unsigned counts[] = {1, 4, 9, 10, 32, FAKE_MAX};
+	static const enum bh_verify modes[] = {BH_VERIFY_EXACT, BH_VERIFY_CHECKSUM, BH_VERIFY_TD, BH_VERIFY_BUFFER,
+	                                       BH_VERIFY_TRACE};
+
+	(void)state;
+	for (size_t m = 0; m < BH_COUNT(modes); m++)
+		for (int when = 0; when < BH_VERIFY_WHEN_COUNT; when++)
+			for (size_t c = 0; c < BH_COUNT(counts); c++) {
+				unsigned others, heads = when != BH_VERIFY_COMPLETION;
+
+				verify_as(modes[m], (enum bh_verify_when)when, counts[c]);
+				others = heads ? counts[c] - 1 : 0;
+				if (when == BH_VERIFY_BOUNDED)
+					others = BH_MIN(others, fake.engine.config.retry_checks);
+				for (unsigned n = 1; n <= 20; n++) {
+					assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+					assert_int_equal(fake.nexts, n * others);
+					assert_int_equal(fake.equals, modes[m] == BH_VERIFY_EXACT ? n * (heads + others) : 0);
+					assert_int_equal(fake.reads, modes[m] == BH_VERIFY_CHECKSUM ? n * (heads + others) : 0);
+				}
+				assert_int_equal(fake.cancels, 0);
+				fake_finish(&fake);
+			}
+	fake_init(&fake, false, 1);
+}
+
+/* In turn: after (n - 1) / 8 retries, rounded up, each has been looked at. */
+static void bounded_retries_come_round_to_every_record(void **state)
+{
+	(void)state;
+	for (unsigned which = 0; which < FAKE_MAX; which++) {
+		unsigned retries = 0;
+
+		verify_as(BH_VERIFY_EXACT, BH_VERIFY_BOUNDED, FAKE_MAX);
+		fake.list[which].data[7] ^= 1;
+		while (!fake.cancels && retries < 100) {
+			fake_offer(&fake);
+			retries++;
+		}
+		assert_in_range(retries, 1, which ? (FAKE_MAX - 1 + 7) / 8 : 1);
+		assert_int_equal(dest->changed.record, which);
+		assert_true(dest->changed.in_place);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void retry_of_all_finds_any_change_at_once(void **state)
+{
+	(void)state;
+	for (unsigned which = 0; which < FAKE_MAX; which++) {
+		verify_as(BH_VERIFY_EXACT, BH_VERIFY_RETRY, FAKE_MAX);
+		fake.list[which].data[7] ^= 1;
+		fake_offer(&fake);
+		assert_int_equal(fake.cancels, 1);
+		assert_int_equal(dest->changed.record, which);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void in_is_looked_at_by_nobody(void **state)
+{
+	(void)state;
+	for (int what = 0; what < BH_VERIFY_COUNT; what++) {
+		fake_init(&fake, true, 16);
+		dest->verification = (struct bh_verification){(enum bh_verify)what, BH_VERIFY_RETRY};
+		fake_offer(&fake);
+		fake.nexts = 0;
+		for (int i = 0; i < 8; i++)
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+		bh_destination_complete(dest, BH_SUCCESS, 16 * FAKE_PACKET);
+		assert_int_equal(replay(), 16);
+		assert_int_equal(fake.nexts + fake.reads + fake.equals, 0);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+/* --- write traces ([0085]) ---------------------------------------------------------------------- */
+
+/* What was not written is not compared, neither while it runs nor when it is replayed. */
+static void traced_data_that_was_not_written_is_not_read(void **state)
+{
+	(void)state;
+	verify_as(BH_VERIFY_TRACE, BH_VERIFY_RETRY, 8);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	bh_destination_complete(dest, BH_SUCCESS, 512);
+	assert_int_equal(replay(), 8);
+	assert_int_equal(fake.reads + fake.equals, 0);
+}
+
+static void traced_write_is_noticed(void **state)
+{
+	(void)state;
+	for (unsigned which = 0; which < 8; which++)
+		for (int completed = 0; completed < 2; completed++) {
+			verify_as(BH_VERIFY_TRACE, BH_VERIFY_RETRY, 8);
+			if (completed)
+				bh_destination_complete(dest, BH_SUCCESS, 512);
+			fake.list[which].data[0] ^= 1;
+			fake_written(&fake, which);
+			if (completed) {
+				for (unsigned i = 0; i <= which; i++)
+					assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+				state_is(BH_FAILURE);
+				retired(which, BH_NO_RESPONSE, 0);
+			} else {
+				fake_offer(&fake);
+				assert_int_equal(fake.cancels, 1);
+				assert_int_equal(dest->changed.record, which);
+			}
+			assert_int_equal(fake.engine.counters.mismatches, 1);
+			assert_int_equal(fake.equals, 1); /* only what was written was compared */
+			fake_finish(&fake);
+		}
+	fake_init(&fake, false, 1);
+}
+
+/* Written with what was there, or beside it on the page: compared, and equal. */
+static void false_alarm_of_a_trace_is_no_change(void **state)
+{
+	(void)state;
+	verify_as(BH_VERIFY_TRACE, BH_VERIFY_RETRY, 8);
+	fake_written(&fake, 0);
+	fake_written(&fake, 5);
+	for (unsigned i = 1; i <= 4; i++) {
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+		assert_int_equal(fake.equals, 2 * i);
+	}
+	assert_int_equal(fake.cancels, 0);
+	bh_destination_complete(dest, BH_SUCCESS, 512);
+	assert_int_equal(replay(), 8);
+	assert_int_equal(fake.engine.counters.mismatches, 0);
+}
+
+/* Written before it was copied, and not since: nothing to compare. */
+static void write_before_the_copy_is_no_alarm(void **state)
+{
+	(void)state;
+	verify_as(BH_VERIFY_TRACE, BH_VERIFY_RETRY, 4);
+	fake_written(&fake, 1);
+	bh_destination_complete(dest, BH_SUCCESS, 256);
+	assert_int_equal(replay(), 4);
+	for (unsigned i = 0; i < 4; i++)
+		fake.list[i].active = true, fake.list[i].retired = false;
+	fake.head = 0;
+	fake_offer(&fake);
+	fake.equals = 0;
+	fake_offer(&fake);
+	assert_int_equal(fake.equals, 0);
+	fake_written(&fake, 2); /* the traces of the new batch */
+	fake_offer(&fake);
+	assert_int_equal(fake.equals, 1);
+}
+
+/* Traces are about data: another buffer, token or length shows in the descriptor. */
+static void traces_do_not_replace_a_look_at_the_descriptor(void **state)
+{
+	(void)state;
+	for (int what = 0; what < 4; what++) {
+		verify_as(BH_VERIFY_TRACE, BH_VERIFY_BOUNDED, 8);
+		switch (what) {
+		case 0:
+			fake.list[3].d.buffer += 64;
+			break;
+		case 1:
+			fake.list[3].d.token ^= 0x80000;
+			break;
+		case 2:
+			fake.list[3].d.length--;
+			break;
+		case 3:
+			fake.list[3].active = false;
+			break;
+		}
+		fake_offer(&fake);
+		assert_int_equal(fake.cancels, 1);
+		assert_int_equal(dest->changed.record, 3);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+/* One buffer that cannot be traced: then all are compared, as "exact" does. */
+static void data_that_cannot_be_traced_is_compared(void **state)
+{
+	(void)state;
+	for (unsigned which = 0; which < 4; which++) {
+		fake_init(&fake, false, 4);
+		fake.source.ops = fake_tracing_ops();
+		fake.list[which].untraceable = true;
+		dest->verification = (struct bh_verification){BH_VERIFY_TRACE, BH_VERIFY_RETRY};
+		fake_offer(&fake);
+		fake_offer(&fake);
+		assert_int_equal(fake.equals, 4);
+		assert_int_equal(fake.cancels, 0);
+		fake.list[which].data[1] ^= 1; /* without a trace */
+		fake_offer(&fake);
+		assert_int_equal(fake.cancels, 1);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void traces_are_there_only_if_the_source_says_so(void **state)
+{
+	(void)state;
+	fake_init(&fake, false, 1);
+	assert_false(bh_engine_can_trace(&fake.engine)); /* a source without */
+	fake.source.ops = fake_tracing_ops();
+	assert_false(bh_engine_can_trace(&fake.engine)); /* not now */
+	fake.can_trace = true;
+	assert_true(bh_engine_can_trace(&fake.engine));
+	/* Asked for all the same, of a source without: compared. */
+	fake_init(&fake, false, 2);
+	dest->verification.what = BH_VERIFY_TRACE;
+	fake_offer(&fake);
+	fake.list[0].data[0] ^= 1;
+	fake_offer(&fake);
+	assert_int_equal(fake.cancels, 1);
+}
+
+/* A checksum is keyed: the same bytes come to another sum under another key. */
+static void checksums_depend_on_the_key(void **state)
+{
+	uint32_t sums[2];
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		fake_init(&fake, false, 2);
+		fake.engine.config.hash_key += 2 * (uint64_t)i;
+		dest->verification.what = BH_VERIFY_CHECKSUM;
+		fake_offer(&fake);
+		sums[i] = dest->batch.records[0].proof;
+		fake_finish(&fake);
+	}
+	assert_int_not_equal(sums[0], sums[1]);
+	fake_init(&fake, false, 1);
+}
+
 static void change_behind_what_was_taken_is_sent_as_it_is_now(void **state)
 {
 	(void)state;
@@ -817,10 +1434,15 @@ int main(void)
 		T(reset_while_waiting_starts_nothing_until_completion),
 		T(completion_inside_issue_answers_at_once),
 		T(scan_end_of_every_kind),
+		T(scan_ends_with_several_causes),
+		T(every_end_of_scan_has_a_name),
 		T(scan_does_not_end_at_stop_on_short),
 		T(scan_stops_before_data_that_cannot_be_read),
 		T(scan_copies_data_in_order),
 		T(many_descriptors_do_not_repeat_and_memory_is_counted),
+		T(memory_is_bounded_for_each_endpoint_and_for_all),
+		T(memory_there_is_is_used),
+		T(memory_is_bounded_whatever_happens),
 		T(packet_at_a_time),
 		T(packet_larger_than_the_endpoint_is_not_answered),
 		T(out_failure_is_charged_to_the_packet_it_hit),
@@ -836,6 +1458,18 @@ int main(void)
 		T(changed_byte_cancels_and_sends_anew),
 		T(every_change_is_noticed_within_bounded_retries),
 		T(what_drivers_may_change_is_no_change),
+		T(a_retry_costs_what_was_chosen),
+		T(bounded_retries_come_round_to_every_record),
+		T(retry_of_all_finds_any_change_at_once),
+		T(in_is_looked_at_by_nobody),
+		T(traced_data_that_was_not_written_is_not_read),
+		T(traced_write_is_noticed),
+		T(false_alarm_of_a_trace_is_no_change),
+		T(write_before_the_copy_is_no_alarm),
+		T(traces_do_not_replace_a_look_at_the_descriptor),
+		T(data_that_cannot_be_traced_is_compared),
+		T(traces_are_there_only_if_the_source_says_so),
+		T(checksums_depend_on_the_key),
 		T(change_behind_what_was_taken_is_sent_as_it_is_now),
 		T(change_of_what_was_taken_is_failure),
 		T(unlinked_and_linked_again_unchanged_is_nothing),
@@ -854,5 +1488,6 @@ int main(void)
 		T(single_destination_takes_one_packet),
 	};
 
+	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

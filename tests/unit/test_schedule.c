@@ -4,18 +4,8 @@
  * silent. Where a guest changes its mind at the worst moment, it does so from
  * inside the device's submit.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <uhci/uhci.h>
-
-#include "../../src/controller/uhci/uhci_regs.h"
 #include "fake_device.h"
-#include "fake_guest.h"
+#include "fake_driver.h"
 
 /* --- the device: it writes down the order, and lets the guest act while it holds the packet ---- */
 
@@ -28,9 +18,7 @@ struct recorder {
 	struct bh_transfer *waiting; /* held besides fake.held, to the end */
 };
 
-static struct fake_guest guest;
 static struct recorder device;
-static struct bh_uhci *uhci;
 
 static void recorder_submit(struct bh_device *d, struct bh_transfer *t)
 {
@@ -57,127 +45,13 @@ static void recorder_cancel(struct bh_device *d, struct bh_transfer *t)
 
 /* --- the driver ------------------------------------------------------------------------------- */
 
-#define FRAME_LIST 0x10000u
-#define QH(n)      (0x20000u + 16u * (n))
-#define TD(n)      (0x30000u + 16u * (n))
-#define BUFFER(n)  (0x40000u + 64u * (n))
-#define MANY       0x60000u /* long schedules */
-
-#define ACTIVE  (TD_ACTIVE | TD_CERR)
-#define ONCE    (TD_ACTIVE | TD_CERR_ONE) /* one try */
-#define LOST    (TD_STALLED | TD_CRC_TIMEOUT)
-#define ALL     (USBINTR_IOC | USBINTR_SHORT | USBINTR_CRC | USBINTR_RESUME)
-
-static uint32_t in(unsigned offset, unsigned length)
-{
-	bh_le32 raw = {{0}};
-
-	bh_pci_bar_read(bh_uhci_pci(uhci), UHCI_BAR, offset, raw.b, length);
-	return bh_get_le32(raw);
-}
-
-static void out(unsigned offset, unsigned length, uint32_t value)
-{
-	bh_le32 raw = bh_put_le32(value);
-
-	bh_pci_bar_write(bh_uhci_pci(uhci), UHCI_BAR, offset, raw.b, length);
-}
-
-static uint16_t inw(unsigned offset)
-{
-	return (uint16_t)in(offset, 2);
-}
-
-static void outw(unsigned offset, uint32_t value)
-{
-	out(offset, 2, value);
-}
-
-/* Time passes; the controller runs whenever it asked to. */
-static void pass_us(uint64_t us)
-{
-	uint64_t until = guest.now_us + us;
-
-	while (guest.run_at_us != UINT64_MAX && BH_MAX(guest.run_at_us, guest.now_us) <= until) {
-		guest.now_us = BH_MAX(guest.run_at_us, guest.now_us);
-		guest.run_at_us = UINT64_MAX;
-		bh_uhci_run(uhci);
-	}
-	guest.now_us = until;
-}
-
-static void frames(unsigned n)
-{
-	pass_us(1000 * n);
-}
+#define MANY 0x60000u /* long schedules */
 
 /* A new frame begins, and the controller gets exactly one slice of work. */
 static void one_slice(void)
 {
 	guest.now_us += 1000;
 	bh_uhci_run(uhci);
-}
-
-static uint32_t token(uint32_t pid, unsigned address, unsigned endpoint, unsigned toggle, unsigned length)
-{
-	return pid | address << 8 | endpoint << 15 | toggle << 19 | ((length - 1) & 0x7ff) << 21;
-}
-
-static void put_td(uint32_t at, uint32_t link, uint32_t control, uint32_t tok, uint32_t buffer)
-{
-	fake_put32(&guest, at, link);
-	fake_put32(&guest, at + 4, control);
-	fake_put32(&guest, at + 8, tok);
-	fake_put32(&guest, at + 12, buffer);
-}
-
-static void put_qh(uint32_t at, uint32_t link, uint32_t element)
-{
-	fake_put32(&guest, at, link);
-	fake_put32(&guest, at + 4, element);
-}
-
-static void td(unsigned n, uint32_t link, uint32_t control, uint32_t tok)
-{
-	put_td(TD(n), link, control, tok, BUFFER(n));
-}
-
-static void qh(unsigned n, uint32_t link, uint32_t element)
-{
-	put_qh(QH(n), link, element);
-}
-
-static void frame_list(uint32_t link)
-{
-	for (unsigned i = 0; i < FRAME_LIST_SIZE; i++)
-		fake_put32(&guest, FRAME_LIST + 4 * i, link);
-}
-
-static uint32_t control_of(unsigned n)
-{
-	return fake_get32(&guest, TD(n) + 4);
-}
-
-static uint32_t element_of(unsigned n)
-{
-	return fake_get32(&guest, QH(n) + 4);
-}
-
-/* n packets of 64 bytes, from descriptor first on, in queue q. */
-static void fill_queue(unsigned q, unsigned first, unsigned n, uint32_t pid, unsigned endpoint, uint32_t flags)
-{
-	for (unsigned i = 0; i < n; i++) {
-		td(first + i, i + 1 < n ? TD(first + i + 1) : LINK_T, ACTIVE | flags,
-		   token(pid, 0, endpoint, i & 1, 64));
-		memset(guest.memory + BUFFER(first + i), (int)(first + i + 1), 64);
-	}
-	qh(q, LINK_T, TD(first));
-}
-
-static void only_queue(uint32_t pid, unsigned endpoint, unsigned n, uint32_t flags)
-{
-	fill_queue(0, 0, n, pid, endpoint, flags);
-	frame_list(QH(0) | LINK_Q);
 }
 
 /* n empty queues in a row, the last one leading on. */
@@ -187,39 +61,20 @@ static void empty_queues(unsigned n, uint32_t link)
 		put_qh(MANY + 16 * i, i + 1 < n ? (MANY + 16 * (i + 1)) | LINK_Q : link, LINK_T);
 }
 
-static void enable_port(void)
-{
-	outw(PORTSC, PORTSC_PR);
-	outw(PORTSC, 0);
-	outw(PORTSC, PORTSC_PE | PORTSC_CSC | PORTSC_PEC);
-}
-
-static struct bh_engine_counters *engine(void)
-{
-	return &bh_uhci_bus(uhci)->engine.counters;
-}
-
 static void make(const struct bh_uhci_config *config)
 {
 	static struct bh_device_ops ops;
-	uint8_t command[2] = {0x05, 0}; /* I/O space, bus master */
 
 	ops = fake_device_ops;
 	ops.submit = recorder_submit;
 	ops.cancel = recorder_cancel;
-	fake_guest_init(&guest);
+	machine(config);
 	memset(&device, 0, sizeof(device));
 	fake_device_init(&device.fake, BH_SPEED_FULL);
 	device.fake.device.ops = &ops;
-	uhci = bh_uhci_create(&guest.guest, config);
-	assert_non_null(uhci);
-	bh_pci_config_write(bh_uhci_pci(uhci), 4, command, 2);
-	frame_list(LINK_T);
 	assert_int_equal(bh_bus_attach(bh_uhci_bus(uhci), 0, &device.fake.device), 0);
-	enable_port();
-	outw(USBINTR, ALL);
-	out(FRBASEADD, 4, FRAME_LIST);
-	outw(USBCMD, USBCMD_RS);
+	enable_port(0);
+	run();
 	pass_us(100);
 }
 
@@ -245,8 +100,7 @@ static int teardown(void **state)
 	(void)state;
 	if (device.waiting)
 		device.fake.held = device.waiting;
-	bh_uhci_destroy(uhci);
-	fake_guest_finish(&guest);
+	machine_finish();
 	return 0;
 }
 
@@ -543,7 +397,7 @@ static void batches_end_where_the_controller_says(void **state)
 		if (device.fake.held->length != rows[i].length)
 			fail_msg("SCAN met %s: %u bytes", rows[i].what, device.fake.held->length);
 		frame_list(LINK_T);
-		enable_port(); /* cancels it */
+		enable_port(0); /* cancels it */
 		frames(1);
 	}
 }
@@ -578,17 +432,11 @@ static void spd_outside_a_queue_means_nothing(void **state)
 	assert_int_equal(inw(USBSTS), 0);
 }
 
-static void setup_packet(unsigned n, uint32_t link, const char *bytes)
-{
-	memcpy(guest.memory + BUFFER(n), bytes, 8);
-	td(n, link, ACTIVE, token(BH_PID_SETUP, 0, 0, 0, 8));
-}
-
 /* STATUS takes no bytes, whatever the descriptor has room for; SPD is about IN. */
 static void spd_of_an_out_means_nothing(void **state)
 {
 	(void)state;
-	setup_packet(0, TD(1), "\x80\x06\x00\x01\x00\x00\x08\x00");
+	setup_packet(0, TD(1), 0, "\x80\x06\x00\x01\x00\x00\x08\x00");
 	td(1, TD(2), ACTIVE | TD_SPD, token(BH_PID_IN, 0, 0, 1, 8));
 	td(2, LINK_T, ACTIVE | TD_SPD, token(BH_PID_OUT, 0, 0, 1, 8));
 	qh(0, LINK_T, TD(0));

@@ -4,144 +4,18 @@
  * descriptors in memory, as the design guide numbers them.
  */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 
-#include <cmocka.h>
+#define BUFFER_SIZE 2048u
 
-#include <uhci/uhci.h>
-
-#include "../../src/controller/uhci/uhci_regs.h"
 #include "fake_device.h"
-#include "fake_guest.h"
+#include "fake_driver.h"
 
-static struct fake_guest guest;
 static struct fake_device device;
-static struct bh_uhci *uhci;
-
-/* Where things are in guest memory. */
-#define FRAME_LIST 0x10000u
-#define QH(n)      (0x20000u + 16u * (n))
-#define TD(n)      (0x30000u + 16u * (n))
-#define BUFFER(n)  (0x40000u + 2048u * (n))
-
-#define ACTIVE (TD_ACTIVE | TD_CERR)
-
-/* --- the driver ------------------------------------------------------------------------- */
-
-static uint32_t in(unsigned offset, unsigned length)
-{
-	uint8_t raw[4] = {0};
-
-	bh_pci_bar_read(bh_uhci_pci(uhci), UHCI_BAR, offset, raw, length);
-	return (uint32_t)raw[0] | (uint32_t)raw[1] << 8 | (uint32_t)raw[2] << 16 | (uint32_t)raw[3] << 24;
-}
-
-static void out(unsigned offset, unsigned length, uint32_t value)
-{
-	bh_le32 raw = bh_put_le32(value);
-
-	bh_pci_bar_write(bh_uhci_pci(uhci), UHCI_BAR, offset, raw.b, length);
-}
-
-static uint16_t inw(unsigned offset)
-{
-	return (uint16_t)in(offset, 2);
-}
-
-static void outw(unsigned offset, uint32_t value)
-{
-	out(offset, 2, value);
-}
-
-static void bus_master(bool on)
-{
-	uint8_t command[2] = {on ? 0x05 : 0x01, 0};
-
-	bh_pci_config_write(bh_uhci_pci(uhci), 4, command, 2);
-}
-
-/* Time passes; the controller runs whenever it asked to. */
-static void pass_us(uint64_t us)
-{
-	uint64_t until = guest.now_us + us;
-
-	for (;;) {
-		uint64_t at = BH_MAX(guest.run_at_us, guest.now_us);
-
-		if (guest.run_at_us == UINT64_MAX || at > until)
-			break;
-		guest.now_us = at;
-		guest.run_at_us = UINT64_MAX;
-		bh_uhci_run(uhci);
-	}
-	guest.now_us = until;
-}
-
-static void frames(unsigned n)
-{
-	pass_us(1000 * n);
-}
-
-static uint32_t token(uint32_t pid, unsigned address, unsigned endpoint, unsigned toggle, unsigned length)
-{
-	return pid | address << 8 | endpoint << 15 | toggle << 19 | ((length - 1) & 0x7ff) << 21;
-}
-
-static void td(unsigned n, uint32_t link, uint32_t control, uint32_t tok)
-{
-	fake_put32(&guest, TD(n), link);
-	fake_put32(&guest, TD(n) + 4, control);
-	fake_put32(&guest, TD(n) + 8, tok);
-	fake_put32(&guest, TD(n) + 12, BUFFER(n));
-}
-
-static void qh(unsigned n, uint32_t link, uint32_t element)
-{
-	fake_put32(&guest, QH(n), link);
-	fake_put32(&guest, QH(n) + 4, element);
-}
-
-static void frame_list(uint32_t link)
-{
-	for (unsigned i = 0; i < FRAME_LIST_SIZE; i++)
-		fake_put32(&guest, FRAME_LIST + 4 * i, link);
-}
-
-static uint32_t control_of(unsigned n)
-{
-	return fake_get32(&guest, TD(n) + 4);
-}
-
-static uint32_t element_of(unsigned n)
-{
-	return fake_get32(&guest, QH(n) + 4);
-}
-
-static void run(void)
-{
-	outw(USBINTR, USBINTR_IOC | USBINTR_SHORT | USBINTR_CRC | USBINTR_RESUME);
-	out(FRBASEADD, 4, FRAME_LIST);
-	outw(USBCMD, USBCMD_RS | USBCMD_CF | USBCMD_MAXP);
-}
-
-static void enable_port(unsigned port)
-{
-	outw(PORTSC + 2 * port, PORTSC_PR);
-	outw(PORTSC + 2 * port, 0);
-	outw(PORTSC + 2 * port, PORTSC_PE | PORTSC_CSC | PORTSC_PEC);
-}
 
 static void make(const struct bh_uhci_config *config)
 {
-	fake_guest_init(&guest);
-	uhci = bh_uhci_create(&guest.guest, config);
-	assert_non_null(uhci);
+	machine(config);
 	fake_device_init(&device, BH_SPEED_FULL);
-	bus_master(true);
-	frame_list(LINK_T);
 }
 
 static int setup(void **state)
@@ -157,8 +31,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
 	(void)state;
-	bh_uhci_destroy(uhci);
-	fake_guest_finish(&guest);
+	machine_finish();
 	return 0;
 }
 
@@ -834,12 +707,6 @@ static void pace_keeps_to_the_wire(void **state)
 
 /* --- control transfers ------------------------------------------------------------------------------ */
 
-static void setup_packet(unsigned n, uint32_t link, unsigned address, const char *bytes)
-{
-	memcpy(guest.memory + BUFFER(n), bytes, 8);
-	td(n, link, ACTIVE, token(BH_PID_SETUP, address, 0, 0, 8));
-}
-
 static void queue(void)
 {
 	qh(0, LINK_T, TD(0));
@@ -1159,5 +1026,6 @@ int main(void)
 		RUNNING(messages_are_sent_again_while_a_cause_remains),
 	};
 
+	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -195,6 +195,7 @@ struct bh_destination {
 	struct bh_change changed;  /* BH_CANCEL_CHANGED */
 	uint32_t verify_next;      /* next record to be verified in turn */
 	bool issuing;              /* inside carrier->start */
+	bool issued;               /* in the offer under way */
 	bool offered_in_pass;      /* its chain was, in the pass under way */
 	bool unoffered;            /* since ISSUE, a whole pass went by without an offer from its chain */
 	bool withdrawn;            /* since ISSUE, the guest was found not to want it any more */
