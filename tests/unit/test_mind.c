@@ -277,7 +277,7 @@ static void change_now(void)
 		break;
 	case HOST_RESET:
 		outw(USBCMD, USBCMD_HCRESET);
-		enable_port(0);
+		outw(PORTSC, PORTSC_PE | PORTSC_CSC); /* the ports were reset by that */
 		run();
 		break;
 	}
@@ -490,6 +490,86 @@ static void withdrawn_out_fails_where_that_was_asked_for(void **state)
 	}
 }
 
+/* Changed while its queue was in no frame: that is another request, and no FAILURE. */
+static void changed_while_unlinked_is_withdrawn(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	for (unsigned completed = 0; completed < 2; completed++) {
+		uint64_t ahead = engine()->ahead_bytes;
+		uint32_t before = out_pipe->length;
+
+		out_pipe->hold = out_pipe->late = true;
+		only_queue(BH_PID_OUT, 1, 4, 0);
+		frames(2);
+		frame_list(LINK_T);
+		frames(2);
+		if (completed) {
+			fake_pipe_move(out_pipe, 256);
+			fake_pipe_end(out_pipe, BH_SUCCESS);
+		}
+		guest.memory[BUFFER(1)] ^= 0xff;
+		link_queue();
+		frames(2);
+		if (!completed) {
+			equal("cancelled", out_pipe->cancelled, true);
+			fake_pipe_move(out_pipe, 256);
+			fake_pipe_end(out_pipe, BH_CANCELLED);
+			frames(2);
+		}
+		out_pipe->hold = false;
+		fake_pipe_serve(out_pipe);
+		frames(2);
+		equal("the queue's element", element_of(0), LINK_T);
+		equal("bytes", out_pipe->length - before, 256 + 192);
+		equal("the changed byte", out_pipe->stream[before + 256], guest.memory[BUFFER(1)]);
+		equal("ahead", engine()->ahead_bytes - ahead, 192);
+		equal("failures", engine()->failures, 0);
+	}
+}
+
+/* What was seen of an earlier request says nothing about the next: it can be withdrawn, and it can fail. */
+static void a_mind_changed_before_does_not_count_again(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	for (unsigned n = 1; n <= 3; n++) {
+		out_pipe->hold = true;
+		only_queue(BH_PID_OUT, 1, 4, 0);
+		frames(2);
+		equal("submits", out_pipe->submits, n);
+		frame_list(LINK_T);
+		frames(PATIENCE);
+		equal("withdrawn", engine()->cancels[BH_CANCEL_WITHDRAWN], n);
+	}
+	link_queue();
+	frames(2);
+	fake_pipe_move(out_pipe, 256);
+	fake_pipe_end(out_pipe, BH_SUCCESS);
+	guest.memory[BUFFER(0)] ^= 0xff; /* in place, and it was never unlinked since */
+	frames(3);
+	equal("failures", engine()->failures, 1);
+}
+
+/* However often the guest says so, what was kept is counted once. */
+static void kept_bytes_are_counted_once(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	in_pipe->hold = true;
+	only_queue(BH_PID_IN, 2, 4, 0);
+	frames(2);
+	frame_list(LINK_T);
+	frames(2);
+	fake_pipe_move(in_pipe, 256);
+	fake_pipe_end(in_pipe, BH_SUCCESS);
+	for (unsigned n = 0; n < 3; n++) {
+		request("\x02\x01\x00\x00\x01\x00\x00\x00"); /* to another endpoint */
+		frames(PATIENCE);
+	}
+	equal("kept", engine()->kept_bytes, 256);
+}
+
 /* What was kept for a withdrawn IN goes to no other endpoint, and to no other device. */
 static void kept_packets_are_of_their_endpoint(void **state)
 {
@@ -620,6 +700,9 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(every_change_in_every_state),
 		FAILING(withdrawn_out_fails_where_that_was_asked_for),
+		TEST(changed_while_unlinked_is_withdrawn),
+		TEST(a_mind_changed_before_does_not_count_again),
+		TEST(kept_bytes_are_counted_once),
 		TEST(kept_packets_are_of_their_endpoint),
 		TEST(kept_packets_end_in_their_status),
 		TEST(a_change_among_many_is_noticed_in_a_bounded_number_of_frames),
