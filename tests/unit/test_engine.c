@@ -1271,10 +1271,9 @@ static void rest_of_a_packet_partly_taken(void **state)
 	retired(3, BH_SUCCESS, 64);
 }
 
-/* The rest cannot be read, and then all is reset: the part was for nothing, and is not left out of the next. */
-static void part_of_a_packet_is_forgotten_by_reset(void **state)
+/* 36 bytes of the second are with the device, and nobody can read the rest. */
+static void partly_taken(void)
 {
-	(void)state;
 	fake_init(&fake, false, 4);
 	dest->verification.what = BH_VERIFY_TD; /* does not notice what cannot be read */
 	fake_offer(&fake);
@@ -1285,9 +1284,36 @@ static void part_of_a_packet_is_forgotten_by_reset(void **state)
 	assert_int_equal(fake_offer(&fake), BH_ANSWER_FAULT);
 	state_is(BH_IDLE);
 	assert_int_equal(fake.engine.counters.ahead_bytes, 0); /* it may be there again */
+	fake.list[1].broken = false;
+}
+
+static void part_of_a_packet_waits_for_the_rest(void **state)
+{
+	(void)state;
+	partly_taken();
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 36);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+}
+
+/* Not left out of another one. */
+static void part_of_a_packet_is_of_that_packet(void **state)
+{
+	(void)state;
+	partly_taken();
+	fake.head = 2;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 0);
+	assert_int_equal(dest->batch.length, 128);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 36);
+}
+
+static void part_of_a_packet_is_forgotten_by_reset(void **state)
+{
+	(void)state;
+	partly_taken();
 	bh_destination_reset(dest);
 	assert_int_equal(fake.engine.counters.ahead_bytes, 36);
-	fake.list[1].broken = false;
 	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
 	assert_int_equal(dest->batch.skip, 0);
 	assert_int_equal(dest->batch.length, 192);
@@ -1504,6 +1530,8 @@ int main(void)
 		T(unlinked_and_linked_again_unchanged_is_nothing),
 		T(not_offered_for_32_frames_is_withdrawn),
 		T(rest_of_a_packet_partly_taken),
+		T(part_of_a_packet_waits_for_the_rest),
+		T(part_of_a_packet_is_of_that_packet),
 		T(part_of_a_packet_is_forgotten_by_reset),
 		T(withdrawn_out_is_counted_not_failed),
 		T(withdrawn_out_can_be_made_to_fail),

@@ -692,6 +692,67 @@ static void a_reset_while_the_first_is_being_cancelled(void **state)
 	equal("withdrawn", engine()->cancels[BH_CANCEL_WITHDRAWN], 1);
 }
 
+/* --- the control pipe ---------------------------------------------------------------------- */
+
+/* A request for 18 bytes, in queue 0: SETUP, three IN, STATUS. */
+static void control_in(unsigned first)
+{
+	setup_packet(first, TD(first + 1), 0, "\x80\x06\x00\x01\x00\x00\x12\x00");
+	for (unsigned i = 1; i <= 3; i++)
+		td(first + i, TD(first + i + 1), ACTIVE, token(BH_PID_IN, 0, 0, i & 1, i < 3 ? 8 : 2));
+	td(first + 4, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 0, 1, 0));
+	qh(0, LINK_T, TD(first));
+	link_queue();
+}
+
+/* Another SETUP cancels a request, and is not taken before that has ended. Its outcome is nobody's. */
+static void setup_waits_for_the_request_it_cancels(void **state)
+{
+	static const enum bh_status ends[] = {BH_CANCELLED, BH_SUCCESS, BH_STALL};
+
+	(void)state;
+	cell = &plain_out;
+	for (size_t i = 0; i < BH_COUNT(ends); i++) {
+		device.controls = device.control_cancels = 0;
+		device.hold_control = true;
+		control_in(0);
+		frames(2);
+		equal("requests", device.controls, 1);
+		control_in(8);
+		frames(5);
+		equal("cancels", device.control_cancels, 1);
+		equal("SETUP meanwhile", control_of(8) & ENDED, TD_ACTIVE);
+		equal("requests meanwhile", device.controls, 1);
+		fake_pipes_end_control(&device, ends[i], ends[i] == BH_SUCCESS ? 18 : 8);
+		frames(2);
+		equal("SETUP", control_of(8) & ENDED, 0);
+		equal("requests then", device.controls, 2);
+		equal("its data", control_of(9) & ENDED, TD_ACTIVE);
+		fake_pipes_end_control(&device, BH_SUCCESS, 18);
+		frames(2);
+		equal("the queue's element", element_of(0), LINK_T);
+		equal("the old request's", control_of(1) & ENDED, TD_ACTIVE);
+	}
+}
+
+/* STATUS before the data: the request is ended, and STATUS answered when it has. */
+static void early_status_waits_for_the_request_it_cancels(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	device.hold_control = true;
+	control_in(0);
+	frames(2);
+	fake_put32(&guest, QH(0) + 4, TD(4));
+	frames(5);
+	equal("cancels", device.control_cancels, 1);
+	equal("STATUS meanwhile", control_of(4) & ENDED, TD_ACTIVE);
+	fake_pipes_end_control(&device, BH_CANCELLED, 8);
+	frames(2);
+	equal("STATUS", control_of(4) & ENDED, 0);
+	equal("requests", device.controls, 1);
+}
+
 #define TEST(test)    cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define FAILING(test) cmocka_unit_test_setup_teardown(test, setup_failing, teardown)
 
@@ -708,6 +769,8 @@ int main(void)
 		TEST(a_change_among_many_is_noticed_in_a_bounded_number_of_frames),
 		TEST(another_change_while_the_first_is_being_cancelled),
 		TEST(a_reset_while_the_first_is_being_cancelled),
+		TEST(setup_waits_for_the_request_it_cancels),
+		TEST(early_status_waits_for_the_request_it_cancels),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
