@@ -1,5 +1,5 @@
 /*
- * The guest changes its mind ([0076], [0077], [0082], [0093]): eight ways, in each of
+ * The guest changes its mind ([0076], [0077], [0082], [0093]): ten ways, in each of
  * the four states, in both directions, through a UHCI and to a device that ends a
  * cancelled transfer only when it is told to. A row of the table says what the device
  * moved and what the guest was told; everything is checked against it: packets in
@@ -22,12 +22,14 @@ enum change {
 	LONGER,     /* two more at the end */
 	UNLINK,     /* the queue is in no frame for a while, then again, unchanged */
 	CLEAR_HALT, /* of the endpoint, the queue being unlinked meanwhile, as drivers do */
+	SET_CONFIGURATION, /* likewise */
+	SET_INTERFACE,
 	PORT_RESET,
 	HOST_RESET,
 };
 
-static const char *const change_names[] = {"cancel", "data",       "list",       "longer",
-                                           "unlink", "clear halt", "port reset", "host reset"};
+static const char *const change_names[] = {"cancel",     "data",       "list",          "longer",     "unlink",
+                                           "clear halt", "set config", "set interface", "port reset", "host reset"};
 
 #define NOTICED 1u  /* frames, at most, until a change of four descriptors is noticed */
 #define PATIENCE 33u /* frames, at most, until the device is told of an unlinked queue */
@@ -101,6 +103,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_IDLE, false, .took = "012389", .told = "012389"},
 	{UNLINK, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, false, .took = "0123", .told = "0123"},
+	{SET_CONFIGURATION, BH_IDLE, false, .took = "0123", .told = "0123"},
+	{SET_INTERFACE, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{PORT_RESET, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{HOST_RESET, BH_IDLE, false, .took = "0123", .told = "0123"},
 
@@ -111,6 +115,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_WAIT, false, 256, "012389", "012389", .cancel = BH_CANCEL_NONE},
 	{UNLINK, BH_WAIT, false, 100, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
+	{SET_CONFIGURATION, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
+	{SET_INTERFACE, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
 	{PORT_RESET, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 100},
 	{HOST_RESET, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 100},
 	/* The device had taken nothing, */
@@ -129,6 +135,8 @@ static const struct cell cells[] = {
 	{LIST, BH_WAIT, false, 256, "012389", "0189", .cancel = BH_CANCEL_CHANGED, .mismatches = 1, .ahead = 128},
 	{UNLINK, BH_WAIT, false, 256, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
+	{SET_CONFIGURATION, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
+	{SET_INTERFACE, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
 	{PORT_RESET, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 256},
 
 	/* DATA: the device has all of it, and the guest was told nothing. */
@@ -138,6 +146,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_DATA, false, .took = "012389", .told = "012389"},
 	{UNLINK, BH_DATA, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
+	{SET_CONFIGURATION, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
+	{SET_INTERFACE, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 	{PORT_RESET, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 	{HOST_RESET, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 
@@ -148,6 +158,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_CONFIGURATION, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_INTERFACE, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{PORT_RESET, BH_FAILURE, false, .took = "01230123", .told = "0123", .mismatches = 1, .failures = 1},
 	{HOST_RESET, BH_FAILURE, false, .took = "01230123", .told = "0123", .mismatches = 1, .failures = 1},
 
@@ -158,6 +170,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_IDLE, true, .told = "012389"},
 	{UNLINK, BH_IDLE, true, .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, true, .told = "0123"},
+	{SET_CONFIGURATION, BH_IDLE, true, .told = "0123"},
+	{SET_INTERFACE, BH_IDLE, true, .told = "0123"},
 	{PORT_RESET, BH_IDLE, true, .told = "0123"},
 	{HOST_RESET, BH_IDLE, true, .told = "0123"},
 
@@ -167,6 +181,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_WAIT, true, 256, .told = "012389"},
 	{UNLINK, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .kept = 128},
 	{CLEAR_HALT, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
+	{SET_CONFIGURATION, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
+	{SET_INTERFACE, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
 	{PORT_RESET, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_RESET, .dropped = 128},
 	{HOST_RESET, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_RESET, .dropped = 128},
 	{CANCEL, BH_WAIT, true, 0, .told = "89ab", .cancel = BH_CANCEL_WITHDRAWN},
@@ -181,6 +197,8 @@ static const struct cell cells[] = {
 	{UNLINK, BH_DATA, true, .told = "0123", .kept = 256},
 	/* The SETUP withdraws what is not linked: kept first, and dropped by what the request does. */
 	{CLEAR_HALT, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
+	{SET_CONFIGURATION, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
+	{SET_INTERFACE, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
 	{PORT_RESET, BH_DATA, true, .told = "0123", .dropped = 256},
 	{HOST_RESET, BH_DATA, true, .told = "0123", .dropped = 256},
 
@@ -190,6 +208,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_CONFIGURATION, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_INTERFACE, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{PORT_RESET, BH_FAILURE, true, .told = "0123", .mismatches = 1, .failures = 1},
 	{HOST_RESET, BH_FAILURE, true, .told = "0123", .mismatches = 1, .failures = 1},
 };
@@ -239,7 +259,7 @@ static void link_queue(void)
 
 static bool unlinks(enum change c)
 {
-	return c == UNLINK || c == CLEAR_HALT;
+	return c >= UNLINK && c <= SET_INTERFACE;
 }
 
 static void change_now(void)
@@ -271,6 +291,16 @@ static void change_now(void)
 		frame_list(LINK_T);
 		frames(2);
 		request(cell->in ? "\x02\x01\x00\x00\x82\x00\x00\x00" : "\x02\x01\x00\x00\x01\x00\x00\x00");
+		break;
+	case SET_CONFIGURATION:
+		frame_list(LINK_T);
+		frames(2);
+		request("\x00\x09\x01\x00\x00\x00\x00\x00");
+		break;
+	case SET_INTERFACE:
+		frame_list(LINK_T);
+		frames(2);
+		request("\x01\x0b\x00\x00\x00\x00\x00\x00");
 		break;
 	case PORT_RESET:
 		enable_port(0);
@@ -324,8 +354,7 @@ static void cancelled_in_wait(void)
 {
 	struct fake_pipe *p = pipe_of();
 
-	equal("cancels at once", p->cancels, cell->change == PORT_RESET || cell->change == HOST_RESET ||
-	                                             cell->change == CLEAR_HALT);
+	equal("cancels at once", p->cancels, cell->change > UNLINK);
 	frames(cell->change == UNLINK ? PATIENCE : NOTICED);
 	equal("cancels", p->cancels, cell->cancel != BH_CANCEL_NONE);
 	link_queue();
@@ -463,6 +492,40 @@ static void every_change_in_every_state(void **state)
 /* --- what the table has no room for ------------------------------------------------------ */
 
 static const struct cell plain_out = {.in = false};
+
+/* FAILURE is the device's: what its other endpoints are doing is not offered any more, ends, and starts anew. */
+static void other_endpoints_of_a_device_in_failure(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	in_pipe->hold = in_pipe->late = out_pipe->hold = true;
+	fill_queue(0, 0, 4, BH_PID_OUT, 1, 0);
+	fill_queue(1, 8, 4, BH_PID_IN, 2, 0);
+	qh(0, QH(1) | LINK_Q, TD(0));
+	link_queue();
+	frames(2);
+	guest.memory[BUFFER(0)] ^= 0xff;
+	fake_pipe_move(out_pipe, 256);
+	fake_pipe_end(out_pipe, BH_SUCCESS);
+	frames(5);
+	equal("failures", engine()->failures, 1);
+	equal("OUT", control_of(0) & ENDED, LOST);
+	equal("IN", control_of(8) & ENDED, LOST);
+	equal("IN is still there", in_pipe->held != NULL, true);
+	frames(PATIENCE);
+	equal("cancels of IN", in_pipe->cancels, 1); /* not offered to anybody */
+	frames(20);
+	in_pipe->hold = in_pipe->late = out_pipe->hold = false;
+	enable_port(0);
+	equal("IN has ended", in_pipe->held == NULL, true);
+	fill_queue(0, 0, 4, BH_PID_OUT, 1, 0);
+	fill_queue(1, 8, 4, BH_PID_IN, 2, 0);
+	qh(0, QH(1) | LINK_Q, TD(0));
+	frames(2);
+	equal("OUT queue", element_of(0), LINK_T);
+	equal("IN queue", element_of(1), LINK_T);
+	equal("reconnects", bh_uhci_bus(uhci)->counters.reconnects, 0);
+}
 
 /* withdrawn=fail: what is counted otherwise is a FAILURE; what was not taken is none. */
 static void withdrawn_out_fails_where_that_was_asked_for(void **state)
@@ -761,6 +824,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(every_change_in_every_state),
 		FAILING(withdrawn_out_fails_where_that_was_asked_for),
+		TEST(other_endpoints_of_a_device_in_failure),
 		TEST(changed_while_unlinked_is_withdrawn),
 		TEST(a_mind_changed_before_does_not_count_again),
 		TEST(kept_bytes_are_counted_once),
