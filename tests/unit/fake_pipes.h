@@ -4,7 +4,7 @@
  * all of it at once), fails at a packet chosen beforehand, and ends a cancelled
  * transfer at once or later. What an endpoint took, or gave, is one stream, however
  * it was cut into transfers. Unlike fake_device.h it knows nothing of control requests:
- * they succeed.
+ * they succeed, or are held.
  */
 #ifndef TESTS_FAKE_PIPES_H
 #define TESTS_FAKE_PIPES_H
@@ -45,7 +45,9 @@ struct fake_pipe {
 struct fake_pipes {
 	struct bh_device device;
 	struct fake_pipe pipes[2][16]; /* [in][number] */
-	unsigned resets, halts_cleared, controls, destroyed;
+	struct bh_transfer *control; /* taken, not ended */
+	bool hold_control;           /* and ended, cancelled or not, when the test says so */
+	unsigned resets, halts_cleared, controls, control_cancels, destroyed;
 };
 
 static inline struct fake_pipes *fake_pipes_of(const struct bh_device *d)
@@ -131,13 +133,30 @@ static inline void fake_pipe_serve(struct fake_pipe *p)
 		;
 }
 
+static inline void fake_pipes_control(struct fake_pipes *f, struct bh_transfer *t)
+{
+	assert_null(f->control);
+	f->controls++;
+	if (f->hold_control)
+		f->control = t;
+	else
+		bh_transfer_done(t, BH_SUCCESS, t->length);
+}
+
+static inline void fake_pipes_end_control(struct fake_pipes *f, enum bh_status status, uint32_t actual)
+{
+	struct bh_transfer *t = f->control;
+
+	f->control = NULL;
+	bh_transfer_done(t, status, actual);
+}
+
 static inline void fake_pipes_submit(struct bh_device *d, struct bh_transfer *t)
 {
 	struct fake_pipe *p = fake_pipe(fake_pipes_of(d), t->endpoint);
 
 	if (t->type == BH_CONTROL) {
-		fake_pipes_of(d)->controls++;
-		bh_transfer_done(t, BH_SUCCESS, t->length);
+		fake_pipes_control(fake_pipes_of(d), t);
 		return;
 	}
 	assert_null(p->held); /* nothing starts before what was there has ended */
@@ -152,7 +171,11 @@ static inline void fake_pipes_cancel(struct bh_device *d, struct bh_transfer *t)
 {
 	struct fake_pipe *p = fake_pipe(fake_pipes_of(d), t->endpoint);
 
-	if (t->type == BH_CONTROL || p->held != t)
+	if (t->type == BH_CONTROL) {
+		fake_pipes_of(d)->control_cancels++;
+		return;
+	}
+	if (p->held != t)
 		return;
 	assert_false(p->cancelled); /* once is enough */
 	p->cancels++;
@@ -166,6 +189,8 @@ static inline void fake_pipes_end_all(struct fake_pipes *f)
 	for (unsigned i = 0; i < 32; i++)
 		if (f->pipes[i / 16][i % 16].held)
 			fake_pipe_end(&f->pipes[i / 16][i % 16], BH_CANCELLED);
+	if (f->control)
+		fake_pipes_end_control(f, BH_CANCELLED, 0);
 }
 
 static inline void fake_pipes_reset(struct bh_device *d)

@@ -567,6 +567,7 @@ static const struct {
 	{256 * 1024, 4096, 200 * 1000, BH_SCAN_MEMORY},
 	{256 * 1024, 4096, 0, BH_SCAN_MEMORY},
 	{1000, 4096, 1 << 30, BH_SCAN_BYTES},
+	{100000, 100000, 1 << 30, BH_SCAN_BYTES},
 	{1, 1, 1 << 30, BH_SCAN_DESCRIPTORS},
 };
 
@@ -614,6 +615,12 @@ static void memory_there_is_is_used(void **state)
 	assert_int_equal(hostile.d[0].batch.length, config.max_batch_bytes);
 	assert_true(hostile.engine.counters.memory > config.max_bytes / 2);
 	assert_true(hostile.engine.counters.scan_end[BH_SCAN_MEMORY] > 0);
+	/* Those that are idle do not keep it from the others. */
+	for (unsigned k = 0; k < HOSTILE; k++) {
+		bh_destination_complete(&hostile.d[k], BH_CANCELLED, 0);
+		bh_destination_reset(&hostile.d[k]);
+	}
+	assert_true(hostile.engine.counters.memory <= config.max_bytes / 2);
 	hostile_finish();
 	fake_init(&fake, false, 1);
 }
@@ -1264,6 +1271,54 @@ static void rest_of_a_packet_partly_taken(void **state)
 	retired(3, BH_SUCCESS, 64);
 }
 
+/* 36 bytes of the second are with the device, and nobody can read the rest. */
+static void partly_taken(void)
+{
+	fake_init(&fake, false, 4);
+	dest->verification.what = BH_VERIFY_TD; /* does not notice what cannot be read */
+	fake_offer(&fake);
+	bh_destination_withdraw(dest);
+	bh_destination_complete(dest, BH_CANCELLED, 100);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	fake.list[1].broken = true;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_FAULT);
+	state_is(BH_IDLE);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0); /* it may be there again */
+	fake.list[1].broken = false;
+}
+
+static void part_of_a_packet_waits_for_the_rest(void **state)
+{
+	(void)state;
+	partly_taken();
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 36);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+}
+
+/* Not left out of another one. */
+static void part_of_a_packet_is_of_that_packet(void **state)
+{
+	(void)state;
+	partly_taken();
+	fake.head = 2;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 0);
+	assert_int_equal(dest->batch.length, 128);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 36);
+}
+
+static void part_of_a_packet_is_forgotten_by_reset(void **state)
+{
+	(void)state;
+	partly_taken();
+	bh_destination_reset(dest);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 36);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 0);
+	assert_int_equal(dest->batch.length, 192);
+}
+
 static void withdrawn_out_is_counted_not_failed(void **state)
 {
 	(void)state;
@@ -1475,6 +1530,9 @@ int main(void)
 		T(unlinked_and_linked_again_unchanged_is_nothing),
 		T(not_offered_for_32_frames_is_withdrawn),
 		T(rest_of_a_packet_partly_taken),
+		T(part_of_a_packet_waits_for_the_rest),
+		T(part_of_a_packet_is_of_that_packet),
+		T(part_of_a_packet_is_forgotten_by_reset),
 		T(withdrawn_out_is_counted_not_failed),
 		T(withdrawn_out_can_be_made_to_fail),
 		T(same_addresses_for_another_request_is_withdrawn),

@@ -13,6 +13,7 @@
 
 #define STREAMS     8u
 #define RING        5500u    /* descriptors in a queue: more than the 4096 entries of a slice */
+#define EMPTY       0xdc000u /* queue heads with nothing in them */
 #define SHARED      0xf0000u /* the buffer of all of them */
 #define RUN_NS      500u     /* what it takes the controller to look at all, */
 #define ENTRY_NS    50u      /* to visit a queue head or a descriptor, and to complete one */
@@ -278,6 +279,28 @@ static void depth_first_queue_among_breadth_first_ones_starves_nobody(void **sta
 	machine_finish();
 }
 
+/*
+ * The same, with more queue heads between the first queue and the others than are visited
+ * in a slice: looking again from the start, because something was done there, would never
+ * come to the others.
+ */
+static void first_queue_of_a_long_schedule_starves_nobody(void **state)
+{
+	const unsigned empty = 4200;
+
+	(void)state;
+	for (uint32_t vf = 0; vf <= LINK_VF; vf += LINK_VF) {
+		snprintf(context, sizeof(context), "long schedule, %s first", vf ? "depth" : "breadth");
+		make(8, vf, 0, NULL);
+		for (unsigned i = 0; i < empty; i++)
+			put_qh(EMPTY + 16 * i, i + 1 < empty ? (EMPTY + 16 * (i + 1)) | LINK_Q : QH(1) | LINK_Q, LINK_T);
+		fake_put32(&guest, QH(0), EMPTY | LINK_Q);
+		pass_ms(RUN_MS);
+		fair(0);
+		machine_finish();
+	}
+}
+
 /* --- one that hangs --------------------------------------------------------------------------------- */
 
 enum trouble { ABSENT, HANGS, FAILS };
@@ -428,6 +451,7 @@ int main(void)
 		cmocka_unit_test(eight_endpoints_get_as_much_as_each_other),
 		cmocka_unit_test(first_queue_that_never_rests_starves_nobody),
 		cmocka_unit_test(depth_first_queue_among_breadth_first_ones_starves_nobody),
+		cmocka_unit_test(first_queue_of_a_long_schedule_starves_nobody),
 		cmocka_unit_test(devices_that_hang_delay_no_other),
 		cmocka_unit_test(endpoint_that_hangs_delays_no_other_of_its_device),
 		cmocka_unit_test(failure_of_a_device_does_not_touch_others),

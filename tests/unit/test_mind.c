@@ -1,5 +1,5 @@
 /*
- * The guest changes its mind ([0076], [0077], [0082], [0093]): eight ways, in each of
+ * The guest changes its mind ([0076], [0077], [0082], [0093]): ten ways, in each of
  * the four states, in both directions, through a UHCI and to a device that ends a
  * cancelled transfer only when it is told to. A row of the table says what the device
  * moved and what the guest was told; everything is checked against it: packets in
@@ -22,12 +22,14 @@ enum change {
 	LONGER,     /* two more at the end */
 	UNLINK,     /* the queue is in no frame for a while, then again, unchanged */
 	CLEAR_HALT, /* of the endpoint, the queue being unlinked meanwhile, as drivers do */
+	SET_CONFIGURATION, /* likewise */
+	SET_INTERFACE,
 	PORT_RESET,
 	HOST_RESET,
 };
 
-static const char *const change_names[] = {"cancel", "data",       "list",       "longer",
-                                           "unlink", "clear halt", "port reset", "host reset"};
+static const char *const change_names[] = {"cancel",     "data",       "list",          "longer",     "unlink",
+                                           "clear halt", "set config", "set interface", "port reset", "host reset"};
 
 #define NOTICED 1u  /* frames, at most, until a change of four descriptors is noticed */
 #define PATIENCE 33u /* frames, at most, until the device is told of an unlinked queue */
@@ -101,6 +103,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_IDLE, false, .took = "012389", .told = "012389"},
 	{UNLINK, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, false, .took = "0123", .told = "0123"},
+	{SET_CONFIGURATION, BH_IDLE, false, .took = "0123", .told = "0123"},
+	{SET_INTERFACE, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{PORT_RESET, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{HOST_RESET, BH_IDLE, false, .took = "0123", .told = "0123"},
 
@@ -111,6 +115,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_WAIT, false, 256, "012389", "012389", .cancel = BH_CANCEL_NONE},
 	{UNLINK, BH_WAIT, false, 100, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
+	{SET_CONFIGURATION, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
+	{SET_INTERFACE, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
 	{PORT_RESET, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 100},
 	{HOST_RESET, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 100},
 	/* The device had taken nothing, */
@@ -129,6 +135,8 @@ static const struct cell cells[] = {
 	{LIST, BH_WAIT, false, 256, "012389", "0189", .cancel = BH_CANCEL_CHANGED, .mismatches = 1, .ahead = 128},
 	{UNLINK, BH_WAIT, false, 256, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
+	{SET_CONFIGURATION, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
+	{SET_INTERFACE, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
 	{PORT_RESET, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_RESET, .ahead = 256},
 
 	/* DATA: the device has all of it, and the guest was told nothing. */
@@ -138,6 +146,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_DATA, false, .took = "012389", .told = "012389"},
 	{UNLINK, BH_DATA, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
+	{SET_CONFIGURATION, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
+	{SET_INTERFACE, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 	{PORT_RESET, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 	{HOST_RESET, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 
@@ -148,6 +158,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_CONFIGURATION, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_INTERFACE, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{PORT_RESET, BH_FAILURE, false, .took = "01230123", .told = "0123", .mismatches = 1, .failures = 1},
 	{HOST_RESET, BH_FAILURE, false, .took = "01230123", .told = "0123", .mismatches = 1, .failures = 1},
 
@@ -158,6 +170,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_IDLE, true, .told = "012389"},
 	{UNLINK, BH_IDLE, true, .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, true, .told = "0123"},
+	{SET_CONFIGURATION, BH_IDLE, true, .told = "0123"},
+	{SET_INTERFACE, BH_IDLE, true, .told = "0123"},
 	{PORT_RESET, BH_IDLE, true, .told = "0123"},
 	{HOST_RESET, BH_IDLE, true, .told = "0123"},
 
@@ -167,6 +181,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_WAIT, true, 256, .told = "012389"},
 	{UNLINK, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .kept = 128},
 	{CLEAR_HALT, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
+	{SET_CONFIGURATION, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
+	{SET_INTERFACE, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
 	{PORT_RESET, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_RESET, .dropped = 128},
 	{HOST_RESET, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_RESET, .dropped = 128},
 	{CANCEL, BH_WAIT, true, 0, .told = "89ab", .cancel = BH_CANCEL_WITHDRAWN},
@@ -181,6 +197,8 @@ static const struct cell cells[] = {
 	{UNLINK, BH_DATA, true, .told = "0123", .kept = 256},
 	/* The SETUP withdraws what is not linked: kept first, and dropped by what the request does. */
 	{CLEAR_HALT, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
+	{SET_CONFIGURATION, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
+	{SET_INTERFACE, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
 	{PORT_RESET, BH_DATA, true, .told = "0123", .dropped = 256},
 	{HOST_RESET, BH_DATA, true, .told = "0123", .dropped = 256},
 
@@ -190,6 +208,8 @@ static const struct cell cells[] = {
 	{LONGER, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_CONFIGURATION, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SET_INTERFACE, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{PORT_RESET, BH_FAILURE, true, .told = "0123", .mismatches = 1, .failures = 1},
 	{HOST_RESET, BH_FAILURE, true, .told = "0123", .mismatches = 1, .failures = 1},
 };
@@ -239,7 +259,7 @@ static void link_queue(void)
 
 static bool unlinks(enum change c)
 {
-	return c == UNLINK || c == CLEAR_HALT;
+	return c >= UNLINK && c <= SET_INTERFACE;
 }
 
 static void change_now(void)
@@ -272,12 +292,22 @@ static void change_now(void)
 		frames(2);
 		request(cell->in ? "\x02\x01\x00\x00\x82\x00\x00\x00" : "\x02\x01\x00\x00\x01\x00\x00\x00");
 		break;
+	case SET_CONFIGURATION:
+		frame_list(LINK_T);
+		frames(2);
+		request("\x00\x09\x01\x00\x00\x00\x00\x00");
+		break;
+	case SET_INTERFACE:
+		frame_list(LINK_T);
+		frames(2);
+		request("\x01\x0b\x00\x00\x00\x00\x00\x00");
+		break;
 	case PORT_RESET:
 		enable_port(0);
 		break;
 	case HOST_RESET:
 		outw(USBCMD, USBCMD_HCRESET);
-		enable_port(0);
+		outw(PORTSC, PORTSC_PE | PORTSC_CSC); /* the ports were reset by that */
 		run();
 		break;
 	}
@@ -324,8 +354,7 @@ static void cancelled_in_wait(void)
 {
 	struct fake_pipe *p = pipe_of();
 
-	equal("cancels at once", p->cancels, cell->change == PORT_RESET || cell->change == HOST_RESET ||
-	                                             cell->change == CLEAR_HALT);
+	equal("cancels at once", p->cancels, cell->change > UNLINK);
 	frames(cell->change == UNLINK ? PATIENCE : NOTICED);
 	equal("cancels", p->cancels, cell->cancel != BH_CANCEL_NONE);
 	link_queue();
@@ -464,6 +493,40 @@ static void every_change_in_every_state(void **state)
 
 static const struct cell plain_out = {.in = false};
 
+/* FAILURE is the device's: what its other endpoints are doing is not offered any more, ends, and starts anew. */
+static void other_endpoints_of_a_device_in_failure(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	in_pipe->hold = in_pipe->late = out_pipe->hold = true;
+	fill_queue(0, 0, 4, BH_PID_OUT, 1, 0);
+	fill_queue(1, 8, 4, BH_PID_IN, 2, 0);
+	qh(0, QH(1) | LINK_Q, TD(0));
+	link_queue();
+	frames(2);
+	guest.memory[BUFFER(0)] ^= 0xff;
+	fake_pipe_move(out_pipe, 256);
+	fake_pipe_end(out_pipe, BH_SUCCESS);
+	frames(5);
+	equal("failures", engine()->failures, 1);
+	equal("OUT", control_of(0) & ENDED, LOST);
+	equal("IN", control_of(8) & ENDED, LOST);
+	equal("IN is still there", in_pipe->held != NULL, true);
+	frames(PATIENCE);
+	equal("cancels of IN", in_pipe->cancels, 1); /* not offered to anybody */
+	frames(20);
+	in_pipe->hold = in_pipe->late = out_pipe->hold = false;
+	enable_port(0);
+	equal("IN has ended", in_pipe->held == NULL, true);
+	fill_queue(0, 0, 4, BH_PID_OUT, 1, 0);
+	fill_queue(1, 8, 4, BH_PID_IN, 2, 0);
+	qh(0, QH(1) | LINK_Q, TD(0));
+	frames(2);
+	equal("OUT queue", element_of(0), LINK_T);
+	equal("IN queue", element_of(1), LINK_T);
+	equal("reconnects", bh_uhci_bus(uhci)->counters.reconnects, 0);
+}
+
 /* withdrawn=fail: what is counted otherwise is a FAILURE; what was not taken is none. */
 static void withdrawn_out_fails_where_that_was_asked_for(void **state)
 {
@@ -488,6 +551,86 @@ static void withdrawn_out_fails_where_that_was_asked_for(void **state)
 		equal("ahead", engine()->ahead_bytes, 0);
 		equal("the descriptor", control_of(8) & ENDED, moved[i] > 0 ? LOST : 0);
 	}
+}
+
+/* Changed while its queue was in no frame: that is another request, and no FAILURE. */
+static void changed_while_unlinked_is_withdrawn(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	for (unsigned completed = 0; completed < 2; completed++) {
+		uint64_t ahead = engine()->ahead_bytes;
+		uint32_t before = out_pipe->length;
+
+		out_pipe->hold = out_pipe->late = true;
+		only_queue(BH_PID_OUT, 1, 4, 0);
+		frames(2);
+		frame_list(LINK_T);
+		frames(2);
+		if (completed) {
+			fake_pipe_move(out_pipe, 256);
+			fake_pipe_end(out_pipe, BH_SUCCESS);
+		}
+		guest.memory[BUFFER(1)] ^= 0xff;
+		link_queue();
+		frames(2);
+		if (!completed) {
+			equal("cancelled", out_pipe->cancelled, true);
+			fake_pipe_move(out_pipe, 256);
+			fake_pipe_end(out_pipe, BH_CANCELLED);
+			frames(2);
+		}
+		out_pipe->hold = false;
+		fake_pipe_serve(out_pipe);
+		frames(2);
+		equal("the queue's element", element_of(0), LINK_T);
+		equal("bytes", out_pipe->length - before, 256 + 192);
+		equal("the changed byte", out_pipe->stream[before + 256], guest.memory[BUFFER(1)]);
+		equal("ahead", engine()->ahead_bytes - ahead, 192);
+		equal("failures", engine()->failures, 0);
+	}
+}
+
+/* What was seen of an earlier request says nothing about the next: it can be withdrawn, and it can fail. */
+static void a_mind_changed_before_does_not_count_again(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	for (unsigned n = 1; n <= 3; n++) {
+		out_pipe->hold = true;
+		only_queue(BH_PID_OUT, 1, 4, 0);
+		frames(2);
+		equal("submits", out_pipe->submits, n);
+		frame_list(LINK_T);
+		frames(PATIENCE);
+		equal("withdrawn", engine()->cancels[BH_CANCEL_WITHDRAWN], n);
+	}
+	link_queue();
+	frames(2);
+	fake_pipe_move(out_pipe, 256);
+	fake_pipe_end(out_pipe, BH_SUCCESS);
+	guest.memory[BUFFER(0)] ^= 0xff; /* in place, and it was never unlinked since */
+	frames(3);
+	equal("failures", engine()->failures, 1);
+}
+
+/* However often the guest says so, what was kept is counted once. */
+static void kept_bytes_are_counted_once(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	in_pipe->hold = true;
+	only_queue(BH_PID_IN, 2, 4, 0);
+	frames(2);
+	frame_list(LINK_T);
+	frames(2);
+	fake_pipe_move(in_pipe, 256);
+	fake_pipe_end(in_pipe, BH_SUCCESS);
+	for (unsigned n = 0; n < 3; n++) {
+		request("\x02\x01\x00\x00\x01\x00\x00\x00"); /* to another endpoint */
+		frames(PATIENCE);
+	}
+	equal("kept", engine()->kept_bytes, 256);
 }
 
 /* What was kept for a withdrawn IN goes to no other endpoint, and to no other device. */
@@ -612,6 +755,67 @@ static void a_reset_while_the_first_is_being_cancelled(void **state)
 	equal("withdrawn", engine()->cancels[BH_CANCEL_WITHDRAWN], 1);
 }
 
+/* --- the control pipe ---------------------------------------------------------------------- */
+
+/* A request for 18 bytes, in queue 0: SETUP, three IN, STATUS. */
+static void control_in(unsigned first)
+{
+	setup_packet(first, TD(first + 1), 0, "\x80\x06\x00\x01\x00\x00\x12\x00");
+	for (unsigned i = 1; i <= 3; i++)
+		td(first + i, TD(first + i + 1), ACTIVE, token(BH_PID_IN, 0, 0, i & 1, i < 3 ? 8 : 2));
+	td(first + 4, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 0, 1, 0));
+	qh(0, LINK_T, TD(first));
+	link_queue();
+}
+
+/* Another SETUP cancels a request, and is not taken before that has ended. Its outcome is nobody's. */
+static void setup_waits_for_the_request_it_cancels(void **state)
+{
+	static const enum bh_status ends[] = {BH_CANCELLED, BH_SUCCESS, BH_STALL};
+
+	(void)state;
+	cell = &plain_out;
+	for (size_t i = 0; i < BH_COUNT(ends); i++) {
+		device.controls = device.control_cancels = 0;
+		device.hold_control = true;
+		control_in(0);
+		frames(2);
+		equal("requests", device.controls, 1);
+		control_in(8);
+		frames(5);
+		equal("cancels", device.control_cancels, 1);
+		equal("SETUP meanwhile", control_of(8) & ENDED, TD_ACTIVE);
+		equal("requests meanwhile", device.controls, 1);
+		fake_pipes_end_control(&device, ends[i], ends[i] == BH_SUCCESS ? 18 : 8);
+		frames(2);
+		equal("SETUP", control_of(8) & ENDED, 0);
+		equal("requests then", device.controls, 2);
+		equal("its data", control_of(9) & ENDED, TD_ACTIVE);
+		fake_pipes_end_control(&device, BH_SUCCESS, 18);
+		frames(2);
+		equal("the queue's element", element_of(0), LINK_T);
+		equal("the old request's", control_of(1) & ENDED, TD_ACTIVE);
+	}
+}
+
+/* STATUS before the data: the request is ended, and STATUS answered when it has. */
+static void early_status_waits_for_the_request_it_cancels(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	device.hold_control = true;
+	control_in(0);
+	frames(2);
+	fake_put32(&guest, QH(0) + 4, TD(4));
+	frames(5);
+	equal("cancels", device.control_cancels, 1);
+	equal("STATUS meanwhile", control_of(4) & ENDED, TD_ACTIVE);
+	fake_pipes_end_control(&device, BH_CANCELLED, 8);
+	frames(2);
+	equal("STATUS", control_of(4) & ENDED, 0);
+	equal("requests", device.controls, 1);
+}
+
 #define TEST(test)    cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define FAILING(test) cmocka_unit_test_setup_teardown(test, setup_failing, teardown)
 
@@ -620,11 +824,17 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(every_change_in_every_state),
 		FAILING(withdrawn_out_fails_where_that_was_asked_for),
+		TEST(other_endpoints_of_a_device_in_failure),
+		TEST(changed_while_unlinked_is_withdrawn),
+		TEST(a_mind_changed_before_does_not_count_again),
+		TEST(kept_bytes_are_counted_once),
 		TEST(kept_packets_are_of_their_endpoint),
 		TEST(kept_packets_end_in_their_status),
 		TEST(a_change_among_many_is_noticed_in_a_bounded_number_of_frames),
 		TEST(another_change_while_the_first_is_being_cancelled),
 		TEST(a_reset_while_the_first_is_being_cancelled),
+		TEST(setup_waits_for_the_request_it_cancels),
+		TEST(early_status_waits_for_the_request_it_cancels),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -367,23 +367,36 @@ static void batches_end_where_the_controller_says(void **state)
 		uint32_t link;          /* flags of the first one's */
 		uint32_t control, tok;  /* of the second one; flags, all of it (0: the next) */
 		uint32_t pid, length;   /* expected of the transfer */
+		enum bh_scan_end end;   /* and how it is counted */
 	} rows[] = {
-		{"the next descriptor", false, 0, 0, 0, BH_PID_OUT, 128},
-		{"the next descriptor, depth first", false, LINK_VF, 0, 0, BH_PID_OUT, 128},
-		{"the next descriptor, IN", false, 0, 0, 0, BH_PID_IN, 128},
-		{"a queue", false, LINK_Q, 0, 0, BH_PID_OUT, 64},
-		{"the end", false, LINK_T, 0, 0, BH_PID_OUT, 64},
-		{"an isochronous one", false, 0, TD_IOS, 0, BH_PID_OUT, 64},
-		{"one at low speed", false, 0, TD_LS, 0, BH_PID_OUT, 64},
-		{"no such packet", false, 0, 0, 0x00 | 1 << 15 | 1 << 19 | 63 << 21, BH_PID_OUT, 64},
-		{"an illegal length", false, 0, 0, BH_PID_IN | 2 << 15 | 1 << 19 | 0x500u << 21, BH_PID_IN, 64},
-		{"a list of their own", true, 0, 0, 0, BH_PID_OUT, 64},
+		{"the next descriptor", false, 0, 0, 0, BH_PID_OUT, 128, BH_SCAN_SUBLIST},
+		{"the next descriptor, depth first", false, LINK_VF, 0, 0, BH_PID_OUT, 128, BH_SCAN_SUBLIST},
+		{"the next descriptor, IN", false, 0, 0, 0, BH_PID_IN, 128, BH_SCAN_SUBLIST},
+		{"a queue", false, LINK_Q, 0, 0, BH_PID_OUT, 64, BH_SCAN_SUBLIST},
+		{"the end", false, LINK_T, 0, 0, BH_PID_OUT, 64, BH_SCAN_SUBLIST},
+		{"an isochronous one", false, 0, TD_IOS, 0, BH_PID_OUT, 64, BH_SCAN_INVALID},
+		{"one at low speed", false, 0, TD_LS, 0, BH_PID_OUT, 64, BH_SCAN_DESTINATION},
+		{"one for another device", false, 0, 0, BH_PID_OUT | 9 << 8 | 1 << 15 | 1 << 19 | 63 << 21, BH_PID_OUT, 64,
+		 BH_SCAN_DESTINATION},
+		{"one for another endpoint", false, 0, 0, BH_PID_OUT | 2 << 15 | 1 << 19 | 63 << 21, BH_PID_OUT, 64,
+		 BH_SCAN_DESTINATION},
+		{"one the other way", false, 0, 0, BH_PID_IN | 1 << 15 | 1 << 19 | 63 << 21, BH_PID_OUT, 64,
+		 BH_SCAN_DIRECTION},
+		{"the same toggle", false, 0, 0, BH_PID_OUT | 1 << 15 | 63 << 21, BH_PID_OUT, 64, BH_SCAN_TOGGLE},
+		{"a larger packet", false, 0, 0, BH_PID_OUT | 1 << 15 | 1 << 19 | 64 << 21, BH_PID_OUT, 64, BH_SCAN_INVALID},
+		{"a short packet", false, 0, 0, BH_PID_OUT | 1 << 15 | 1 << 19 | 9 << 21, BH_PID_OUT, 74, BH_SCAN_SHORT},
+		{"one with IOC", false, 0, TD_IOC, 0, BH_PID_OUT, 128, BH_SCAN_NOTIFY},
+		{"no such packet", false, 0, 0, 0x00 | 1 << 15 | 1 << 19 | 63 << 21, BH_PID_OUT, 64, BH_SCAN_INVALID},
+		{"an illegal length", false, 0, 0, BH_PID_IN | 2 << 15 | 1 << 19 | 0x500u << 21, BH_PID_IN, 64,
+		 BH_SCAN_INVALID},
+		{"a list of their own", true, 0, 0, 0, BH_PID_OUT, 64, BH_SCAN_SUBLIST},
 	};
 
 	(void)state;
 	device.fake.hold = true;
 	for (size_t i = 0; i < BH_COUNT(rows); i++) {
 		unsigned endpoint = rows[i].pid == BH_PID_IN ? 2 : 1;
+		uint64_t ended = engine()->scan_end[rows[i].end], batches = engine()->batches;
 
 		only_queue(rows[i].pid, endpoint, 2, 0);
 		fake_put32(&guest, TD(0), TD(1) | rows[i].link);
@@ -396,6 +409,9 @@ static void batches_end_where_the_controller_says(void **state)
 		assert_non_null(device.fake.held);
 		if (device.fake.held->length != rows[i].length)
 			fail_msg("SCAN met %s: %u bytes", rows[i].what, device.fake.held->length);
+		assert_int_equal(engine()->batches - batches, 1);
+		if (engine()->scan_end[rows[i].end] - ended != 1)
+			fail_msg("SCAN met %s: not counted as \"%s\"", rows[i].what, bh_scan_end_name(rows[i].end));
 		frame_list(LINK_T);
 		enable_port(0); /* cancels it */
 		frames(1);
