@@ -123,7 +123,7 @@ void guest_race_point(void)
 }
 
 /* Called before the controller looks where something lies in memory: see <guest/memory.h>. */
-void bh_memory_hook(void)
+void hostile_guest_acts(void)
 {
 	hostile_guest.accesses++;
 	guest_race_point();

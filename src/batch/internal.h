@@ -54,6 +54,9 @@ enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *
 void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct bh_descriptor *td);
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r);
 
+/* verify.c: keyed, so that the guest cannot choose bytes that fall together. length > 0. */
+uint64_t bh_hash(const struct bh_engine *e, const void *bytes, uint32_t length);
+
 /* verify.c: every way but the default one. */
 bool bh_unchanged_otherwise(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
 

@@ -109,6 +109,13 @@ static enum bh_answer mind_changed(struct bh_destination *d, const struct bh_des
 	return bh_request(d, head);
 }
 
+static void keep_part(struct bh_destination *d, const struct bh_record *r, uint32_t bytes)
+{
+	d->partly.bytes = bytes;
+	if (bytes)
+		d->partly.hash = bh_hash(d->engine, d->batch.data + r->offset, bytes);
+}
+
 enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	struct bh_outcome *o = &d->outcome;
@@ -123,7 +130,7 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 	}
 	taken = bh_was_taken(r, o);
 	if (!taken && o->status == BH_CANCELLED) {
-		d->partly = (struct bh_part){.id = r->id, .bytes = o->actual - r->offset};
+		keep_part(d, r, o->actual - r->offset);
 		finish(d);
 		return bh_request(d, head); /* the rest */
 	}

@@ -88,35 +88,35 @@ void bh_destination_check(const struct bh_destination *d)
 
 /* --- A: a descriptor is offered ------------------------------------------------ */
 
-/* Bytes of this head that the device has already; of another one they were for nothing. */
-static uint32_t take_part(struct bh_destination *d, const struct bh_descriptor *head)
+/*
+ * Bytes of the batch's first packet that the device has already, if it begins as what
+ * the device was sent began; of another one they were for nothing.
+ */
+static uint32_t take_part(struct bh_destination *d)
 {
 	struct bh_part part = d->partly;
 
-	d->partly.bytes = 0;
-	if (part.bytes && (part.id != head->id || part.bytes >= head->length)) {
-		d->engine->counters.ahead_bytes += part.bytes;
+	if (!part.bytes)
 		return 0;
-	}
-	return part.bytes;
+	d->partly.bytes = 0;
+	if (part.bytes < d->batch.records[0].length && part.hash == bh_hash(d->engine, d->batch.data, part.bytes))
+		return part.bytes;
+	d->engine->counters.ahead_bytes += part.bytes;
+	return 0;
 }
 
 /*
  * Once for each offer: a guest that keeps changing what a device keeps refusing at
- * once would have us go round for ever. A part is for the descriptor as it was a
- * moment ago, in this same call; where nothing comes of it now, it was for nothing.
+ * once would have us go round for ever.
  */
 static enum bh_answer issue(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	enum bh_answer answer = BH_ANSWER_BUSY;
-	uint32_t skip = take_part(d, head);
 
-	if (d->issued || !bh_scan(d, head, &answer)) {
-		d->engine->counters.ahead_bytes += skip;
+	if (d->issued || !bh_scan(d, head, &answer))
 		return answer;
-	}
 	d->issued = true;
-	d->batch.skip = skip;
+	d->batch.skip = take_part(d);
 	d->verify_next = 0;
 	d->unoffered = d->withdrawn = false;
 	d->offered_in_pass = true;

@@ -65,15 +65,14 @@ void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct
 	r->proof = (uint32_t)(stamp - b->watched_since);
 }
 
-static uint32_t checksum(const struct bh_engine *e, const void *bytes, uint32_t length)
+uint64_t bh_hash(const struct bh_engine *e, const void *bytes, uint32_t length)
 {
-	/* Keyed: the guest must not be able to choose bytes that fall together. */
-	return (uint32_t)XXH3_64bits_withSeed(bytes, length, e->config.hash_key);
+	return XXH3_64bits_withSeed(bytes, length, e->config.hash_key);
 }
 
 void bh_verify_keep(struct bh_destination *d, struct bh_record *r)
 {
-	r->proof = r->length ? checksum(d->engine, d->batch.data + r->offset, r->length) : 0;
+	r->proof = r->length ? (uint32_t)bh_hash(d->engine, d->batch.data + r->offset, r->length) : 0;
 }
 
 /* --- comparing ----------------------------------------------------------------------- */
@@ -84,7 +83,7 @@ static bool same_checksum(struct bh_destination *d, const struct bh_record *r, c
 
 	return r->length == 0 ||
 	       (r->length <= sizeof(e->scratch) && e->source->ops->read(e->source, now, 0, e->scratch, r->length) &&
-	        checksum(e, e->scratch, r->length) == r->proof);
+	        (uint32_t)bh_hash(e, e->scratch, r->length) == r->proof);
 }
 
 static bool untouched(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)

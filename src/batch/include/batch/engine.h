@@ -155,9 +155,9 @@ struct bh_batch {
 	uint64_t watched_since; /* the stamp they began with */
 };
 
-/* Of a descriptor that the device took in part: what is left is sent from there on. */
+/* Of a packet that the device took in part: what is left is sent from there on. */
 struct bh_part {
-	uint64_t id;
+	uint64_t hash;  /* of what it took */
 	uint32_t bytes; /* 0: none */
 };
 

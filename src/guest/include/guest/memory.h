@@ -84,17 +84,18 @@ bool bh_memory_write_far(struct bh_memory *m, uint64_t address, const void *from
 bool bh_memory_equal_far(struct bh_memory *m, uint64_t address, const void *bytes, size_t length);
 uint32_t *bh_memory_word_far(struct bh_memory *m, uint64_t address, unsigned flags);
 
+/* The fuzzer compiles this with a function of its own, which writes between any two of our accesses. */
 #ifdef BH_MEMORY_HOOK
-void bh_memory_hook(void); /* the fuzzer's guest, which writes between any two of our accesses */
+void BH_MEMORY_HOOK(void);
 #else
-#define bh_memory_hook() ((void)0)
+#define BH_MEMORY_HOOK() ((void)0)
 #endif
 
 static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length, unsigned flags)
 {
 	uint64_t offset = address - m->near.base; /* beyond the size where address lies below */
 
-	bh_memory_hook();
+	BH_MEMORY_HOOK();
 	if (offset >= m->near.size || length > m->near.size - offset || (m->near.flags & flags) != flags)
 		return NULL;
 	return m->near.host + offset;
