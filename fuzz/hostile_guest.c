@@ -122,7 +122,7 @@ void guest_race_point(void)
 	}
 }
 
-/* Called before the controller looks where something lies in memory: see <guest/memory.h>. */
+/* See hook.h. */
 void hostile_guest_acts(void)
 {
 	hostile_guest.accesses++;

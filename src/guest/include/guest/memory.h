@@ -84,10 +84,8 @@ bool bh_memory_write_far(struct bh_memory *m, uint64_t address, const void *from
 bool bh_memory_equal_far(struct bh_memory *m, uint64_t address, const void *bytes, size_t length);
 uint32_t *bh_memory_word_far(struct bh_memory *m, uint64_t address, unsigned flags);
 
-/* The fuzzer compiles this with a function of its own, which writes between any two of our accesses. */
-#ifdef BH_MEMORY_HOOK
-void BH_MEMORY_HOOK(void);
-#else
+/* The fuzzer has one of its own, in which its guest writes between any two of our accesses. */
+#ifndef BH_MEMORY_HOOK
 #define BH_MEMORY_HOOK() ((void)0)
 #endif
 
