@@ -816,6 +816,24 @@ static void early_status_waits_for_the_request_it_cancels(void **state)
 	equal("requests", device.controls, 1);
 }
 
+/* A reset ends a request, and nothing of it is left to be read. */
+static void nothing_of_a_request_is_left_after_a_reset(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	device.hold_control = true;
+	control_in(0);
+	frames(2);
+	equal("requests", device.controls, 1);
+	enable_port(0); /* the device ends it */
+	equal("cancels", device.control_cancels, 1);
+	td(8, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 8));
+	qh(0, LINK_T, TD(8));
+	frames(2);
+	equal("IN without a request", control_of(8) & ENDED, TD_STALLED);
+	equal("requests then", device.controls, 1);
+}
+
 #define TEST(test)    cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define FAILING(test) cmocka_unit_test_setup_teardown(test, setup_failing, teardown)
 
@@ -835,6 +853,7 @@ int main(void)
 		TEST(a_reset_while_the_first_is_being_cancelled),
 		TEST(setup_waits_for_the_request_it_cancels),
 		TEST(early_status_waits_for_the_request_it_cancels),
+		TEST(nothing_of_a_request_is_left_after_a_reset),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -439,7 +439,8 @@ static void refilled_buffers_fool_addresses_of_data_alone(void **state)
 static void rest_of_a_packet_is_told_by_what_is_compared(void **state)
 {
 	(void)state;
-	skip(); /* bh_replay_out() keeps the part under the record's id, take_part() asks for the head's: 36 bytes go twice */
+	/* bh_replay_out() keeps the part under the record's id, take_part() asks for the head's: 36 bytes go twice. */
+	skip();
 	mode = (struct bh_verification){BH_VERIFY_BUFFER, BH_VERIFY_BOUNDED};
 	snprintf(context, sizeof(context), "part of a packet");
 	make(true);
