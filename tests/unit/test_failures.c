@@ -187,6 +187,9 @@ static void fails_at(const struct list *l, const struct failure *f, unsigned k, 
 	equal("bytes at the device at the end", p->length, sum(l, 0, l->count));
 	equal("ahead", engine()->ahead_bytes, 0);
 	equal("failed packets", engine()->failed_packets, lost ? 3 : 1);
+	equal("packets", l->in ? engine()->packets_in : engine()->packets_out, l->count + (lost ? 3 : 1));
+	equal("packets the other way", l->in ? engine()->packets_out : engine()->packets_in, 0);
+	equal("bytes", l->in ? engine()->bytes_in : engine()->bytes_out, sum(l, 0, l->count));
 }
 
 static void failure_is_charged_to_its_packet(void **state)
