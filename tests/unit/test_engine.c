@@ -537,7 +537,8 @@ static void hostile_check(void)
 
 static enum bh_answer hostile_offer(unsigned i)
 {
-	struct bh_descriptor head, before = {.id = 0x10000 * (uint64_t)(i + 1) + 16 * hostile.head[i], .chain = 0x100 + i};
+	struct bh_descriptor before = {.id = 0x10000 * (uint64_t)(i + 1) + 16 * hostile.head[i], .chain = 0x100 + i};
+	struct bh_descriptor head;
 	enum bh_answer answer;
 
 	endless_next(&hostile.source, &before, &head);
@@ -959,17 +960,18 @@ static void a_retry_costs_what_was_chosen(void **state)
 	for (size_t m = 0; m < BH_COUNT(modes); m++)
 		for (int when = 0; when < BH_VERIFY_WHEN_COUNT; when++)
 			for (size_t c = 0; c < BH_COUNT(counts); c++) {
-				unsigned others, heads = when != BH_VERIFY_COMPLETION;
+				unsigned others, looks, heads = when != BH_VERIFY_COMPLETION;
 
 				verify_as(modes[m], (enum bh_verify_when)when, counts[c]);
 				others = heads ? counts[c] - 1 : 0;
 				if (when == BH_VERIFY_BOUNDED)
 					others = BH_MIN(others, fake.engine.config.retry_checks);
+				looks = heads + others;
 				for (unsigned n = 1; n <= 20; n++) {
 					assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
 					assert_int_equal(fake.nexts, n * others);
-					assert_int_equal(fake.equals, modes[m] == BH_VERIFY_EXACT ? n * (heads + others) : 0);
-					assert_int_equal(fake.reads, modes[m] == BH_VERIFY_CHECKSUM ? n * (heads + others) : 0);
+					assert_int_equal(fake.equals, modes[m] == BH_VERIFY_EXACT ? n * looks : 0);
+					assert_int_equal(fake.reads, modes[m] == BH_VERIFY_CHECKSUM ? n * looks : 0);
 				}
 				assert_int_equal(fake.cancels, 0);
 				fake_finish(&fake);

@@ -42,7 +42,8 @@ static void equal(const char *what, uint64_t is, uint64_t expected)
 static void at_least(const char *what, uint64_t is, uint64_t least)
 {
 	if (is < least)
-		fail_msg("%s: %s is %llu, less than %llu", context, what, (unsigned long long)is, (unsigned long long)least);
+		fail_msg("%s: %s is %llu, less than %llu", context, what, (unsigned long long)is,
+		         (unsigned long long)least);
 }
 
 /* --- the machine ------------------------------------------------------------------------------ */
@@ -293,7 +294,7 @@ static void first_queue_of_a_long_schedule_starves_nobody(void **state)
 		snprintf(context, sizeof(context), "long schedule, %s first", vf ? "depth" : "breadth");
 		make(8, vf, 0, NULL);
 		for (unsigned i = 0; i < empty; i++)
-			put_qh(EMPTY + 16 * i, i + 1 < empty ? (EMPTY + 16 * (i + 1)) | LINK_Q : QH(1) | LINK_Q, LINK_T);
+			put_qh(EMPTY + 16 * i, (i + 1 < empty ? EMPTY + 16 * (i + 1) : QH(1)) | LINK_Q, LINK_T);
 		fake_put32(&guest, QH(0), EMPTY | LINK_Q);
 		pass_ms(RUN_MS);
 		fair(0);

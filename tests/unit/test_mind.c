@@ -1,6 +1,6 @@
 /*
- * The guest changes its mind ([0076], [0077], [0082], [0093]): ten ways, in each of
- * the four states, in both directions, through a UHCI and to a device that ends a
+ * The guest changes its mind ([0076], [0077], [0082], [0093]): eleven ways, in each
+ * of the four states, in both directions, through a UHCI and to a device that ends a
  * cancelled transfer only when it is told to. A row of the table says what the device
  * moved and what the guest was told; everything is checked against it: packets in
  * order, descriptors, counters, and that nothing was started before what was there had
@@ -20,6 +20,7 @@ enum change {
 	DATA,       /* the third descriptor's bytes (OUT) or buffer (IN), in place */
 	LIST,       /* the second leads to others */
 	LONGER,     /* two more at the end */
+	SHORTER,    /* it ends after the second */
 	UNLINK,     /* the queue is in no frame for a while, then again, unchanged */
 	CLEAR_HALT, /* of the endpoint, the queue being unlinked meanwhile, as drivers do */
 	SET_CONFIGURATION, /* likewise */
@@ -28,7 +29,7 @@ enum change {
 	HOST_RESET,
 };
 
-static const char *const change_names[] = {"cancel",     "data",       "list",          "longer",     "unlink",
+static const char *const change_names[] = {"cancel",     "data",       "list",          "longer",     "shorter", "unlink",
                                            "clear halt", "set config", "set interface", "port reset", "host reset"};
 
 #define NOTICED 1u  /* frames, at most, until a change of four descriptors is noticed */
@@ -92,6 +93,7 @@ struct cell {
 	unsigned mismatches, failures;
 	uint32_t ahead, kept;
 	uint32_t dropped; /* IN: bytes fetched that the guest never sees */
+	uint32_t later;   /* bytes the device moved that somebody may still ask for */
 };
 
 
@@ -101,6 +103,7 @@ static const struct cell cells[] = {
 	{DATA, BH_IDLE, false, .took = "01c3", .told = "0123"},
 	{LIST, BH_IDLE, false, .took = "0189", .told = "0189"},
 	{LONGER, BH_IDLE, false, .took = "012389", .told = "012389"},
+	{SHORTER, BH_IDLE, false, .took = "01", .told = "01"},
 	{UNLINK, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, false, .took = "0123", .told = "0123"},
 	{SET_CONFIGURATION, BH_IDLE, false, .took = "0123", .told = "0123"},
@@ -113,6 +116,7 @@ static const struct cell cells[] = {
 	{DATA, BH_WAIT, false, 100, "01c3", "0123", .cancel = BH_CANCEL_CHANGED, .mismatches = 1},
 	{LIST, BH_WAIT, false, 100, "0189", "0189", .cancel = BH_CANCEL_CHANGED, .mismatches = 1},
 	{LONGER, BH_WAIT, false, 256, "012389", "012389", .cancel = BH_CANCEL_NONE},
+	{SHORTER, BH_WAIT, false, 100, "01", "01", .cancel = BH_CANCEL_CHANGED, .mismatches = 1},
 	{UNLINK, BH_WAIT, false, 100, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
 	{SET_CONFIGURATION, BH_WAIT, false, 100, "0-0123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 100},
@@ -133,6 +137,7 @@ static const struct cell cells[] = {
 	{CANCEL, BH_WAIT, false, 256, "012389ab", "89ab", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
 	{DATA, BH_WAIT, false, 256, "0123", "", '0', BH_CANCEL_CHANGED, .mismatches = 1, .failures = 1},
 	{LIST, BH_WAIT, false, 256, "012389", "0189", .cancel = BH_CANCEL_CHANGED, .mismatches = 1, .ahead = 128},
+	{SHORTER, BH_WAIT, false, 256, "0123", "01", .cancel = BH_CANCEL_CHANGED, .mismatches = 1, .ahead = 128},
 	{UNLINK, BH_WAIT, false, 256, "0123", "0123", .cancel = BH_CANCEL_WITHDRAWN},
 	{CLEAR_HALT, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
 	{SET_CONFIGURATION, BH_WAIT, false, 256, "01230123", "0123", .cancel = BH_CANCEL_WITHDRAWN, .ahead = 256},
@@ -144,6 +149,7 @@ static const struct cell cells[] = {
 	{DATA, BH_DATA, false, .took = "0123", .told = "01", .lost = '2', .mismatches = 1, .failures = 1},
 	{LIST, BH_DATA, false, .took = "012389", .told = "0189", .ahead = 128},
 	{LONGER, BH_DATA, false, .took = "012389", .told = "012389"},
+	{SHORTER, BH_DATA, false, .took = "0123", .told = "01", .later = 128}, /* they may come back */
 	{UNLINK, BH_DATA, false, .took = "0123", .told = "0123"},
 	{CLEAR_HALT, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
 	{SET_CONFIGURATION, BH_DATA, false, .took = "01230123", .told = "0123", .ahead = 256},
@@ -156,6 +162,7 @@ static const struct cell cells[] = {
 	{DATA, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{LIST, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{LONGER, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SHORTER, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{SET_CONFIGURATION, BH_FAILURE, false, .took = "0123", .told = "", .lost = '0', .mismatches = 1, .failures = 1},
@@ -168,6 +175,7 @@ static const struct cell cells[] = {
 	{DATA, BH_IDLE, true, .told = "0123"},
 	{LIST, BH_IDLE, true, .told = "0189"},
 	{LONGER, BH_IDLE, true, .told = "012389"},
+	{SHORTER, BH_IDLE, true, .told = "01"},
 	{UNLINK, BH_IDLE, true, .told = "0123"},
 	{CLEAR_HALT, BH_IDLE, true, .told = "0123"},
 	{SET_CONFIGURATION, BH_IDLE, true, .told = "0123"},
@@ -179,6 +187,7 @@ static const struct cell cells[] = {
 	{DATA, BH_WAIT, true, 256, .told = "0123"},
 	{LIST, BH_WAIT, true, 256, .told = "0189"},
 	{LONGER, BH_WAIT, true, 256, .told = "012389"},
+	{SHORTER, BH_WAIT, true, 256, .told = "01", .later = 128},
 	{UNLINK, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .kept = 128},
 	{CLEAR_HALT, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
 	{SET_CONFIGURATION, BH_WAIT, true, 128, .told = "0123", .cancel = BH_CANCEL_WITHDRAWN, .dropped = 128},
@@ -194,6 +203,7 @@ static const struct cell cells[] = {
 	{DATA, BH_DATA, true, .told = "0123"},
 	{LIST, BH_DATA, true, .told = "0189"},
 	{LONGER, BH_DATA, true, .told = "012389"},
+	{SHORTER, BH_DATA, true, .told = "01", .later = 128},
 	{UNLINK, BH_DATA, true, .told = "0123", .kept = 256},
 	/* The SETUP withdraws what is not linked: kept first, and dropped by what the request does. */
 	{CLEAR_HALT, BH_DATA, true, .told = "0123", .kept = 256, .dropped = 256},
@@ -206,6 +216,7 @@ static const struct cell cells[] = {
 	{DATA, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{LIST, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{LONGER, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
+	{SHORTER, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{UNLINK, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{CLEAR_HALT, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
 	{SET_CONFIGURATION, BH_FAILURE, true, .told = "", .lost = '0', .mismatches = 1, .failures = 1},
@@ -283,6 +294,9 @@ static void change_now(void)
 	case LONGER:
 		others(2);
 		fake_put32(&guest, TD(3), TD(8));
+		break;
+	case SHORTER:
+		fake_put32(&guest, TD(1), LINK_T);
 		break;
 	case UNLINK:
 		frame_list(LINK_T);
@@ -402,7 +416,7 @@ static void guest_got(void)
 			if (guest.memory[buffer + k] != fake_stream_byte(at))
 				failed("the byte in the guest", at, n);
 	}
-	equal("bytes the device gave", in_pipe->length, at);
+	equal("bytes the device gave", in_pipe->length, at + cell->later);
 }
 
 static void guest_was_told(void)
@@ -431,7 +445,8 @@ static void counted(void)
 	equal("ahead_bytes", c->ahead_bytes, cell->ahead);
 	equal("kept_bytes", c->kept_bytes, cell->kept);
 	if (!cell->failures) /* what the device has beyond what the guest knows of, exactly */
-		equal("taken and not told", out_pipe->length - c->bytes_out, cell->ahead);
+		equal("taken and not told", out_pipe->length - c->bytes_out,
+		      cell->ahead + (cell->in ? 0 : cell->later));
 	equal("interrupted by errors", inw(USBSTS) & (USBSTS_HSE | USBSTS_HCPE), 0);
 }
 
@@ -439,8 +454,10 @@ static void counted(void)
 static void works_after_a_reset(void)
 {
 	uint32_t before = pipe_of()->length;
+	uint64_t ahead = engine()->ahead_bytes;
 
 	enable_port(0);
+	equal("ahead, after a reset", engine()->ahead_bytes - ahead, cell->in ? 0 : cell->later);
 	only_queue(pid(), endpoint(), 3, 0);
 	frames(2);
 	equal("the queue after a reset", element_of(0), LINK_T);
@@ -816,6 +833,24 @@ static void early_status_waits_for_the_request_it_cancels(void **state)
 	equal("requests", device.controls, 1);
 }
 
+/* A reset ends a request, and nothing of it is left to be read. */
+static void nothing_of_a_request_is_left_after_a_reset(void **state)
+{
+	(void)state;
+	cell = &plain_out;
+	device.hold_control = true;
+	control_in(0);
+	frames(2);
+	equal("requests", device.controls, 1);
+	enable_port(0); /* the device ends it */
+	equal("cancels", device.control_cancels, 1);
+	td(8, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 8));
+	qh(0, LINK_T, TD(8));
+	frames(2);
+	equal("IN without a request", control_of(8) & ENDED, TD_STALLED);
+	equal("requests then", device.controls, 1);
+}
+
 #define TEST(test)    cmocka_unit_test_setup_teardown(test, setup, teardown)
 #define FAILING(test) cmocka_unit_test_setup_teardown(test, setup_failing, teardown)
 
@@ -835,6 +870,7 @@ int main(void)
 		TEST(a_reset_while_the_first_is_being_cancelled),
 		TEST(setup_waits_for_the_request_it_cancels),
 		TEST(early_status_waits_for_the_request_it_cancels),
+		TEST(nothing_of_a_request_is_left_after_a_reset),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -433,8 +433,8 @@ static void refilled_buffers_fool_addresses_of_data_alone(void **state)
 }
 
 /*
- * To BH_VERIFY_BUFFER descriptors with the same buffers are the same request, wherever
- * they lie: of a packet that the device took in part only the rest is sent.
+ * Of a packet that the device took in part only the rest is sent, wherever the guest
+ * has put its descriptor meanwhile.
  */
 static void rest_of_a_packet_is_told_by_what_is_compared(void **state)
 {
