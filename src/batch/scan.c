@@ -138,26 +138,39 @@ static inline enum taken take(struct bh_destination *d, const struct bh_descript
 		r->offset = b->length;
 		if (d->verification.what == BH_VERIFY_CHECKSUM)
 			bh_verify_keep(d, r);
-		b->zero_packet = td->length == 0 && b->length > 0;
 	}
 	b->length += bytes;
 	b->count++;
 	return TAKEN;
 }
 
-/* May SCAN go on after this one, which was taken? */
-static inline bool ends_after(const struct bh_destination *d, const struct bh_descriptor *td, enum bh_scan_end *ret_end)
+/* What a batch of this destination may hold. */
+struct limits {
+	uint32_t descriptors;
+	uint32_t bytes; /* beyond which another packet may not fit */
+};
+
+static struct limits limits_of(const struct bh_destination *d)
 {
 	const struct bh_engine_config *c = &d->engine->config;
-	uint32_t limit = d->single || d->one_at_a_time ? 1 : c->max_batch_descriptors;
 
+	return (struct limits){
+		.descriptors = d->single || d->one_at_a_time ? 1 : c->max_batch_descriptors,
+		.bytes = c->max_batch_bytes - BH_MIN(c->max_batch_bytes, d->max_packet),
+	};
+}
+
+/* May SCAN go on after this one, which was taken? */
+static inline bool ends_after(const struct bh_destination *d, const struct limits *limits,
+                              const struct bh_descriptor *td, enum bh_scan_end *ret_end)
+{
 	if (td->notify)
 		*ret_end = BH_SCAN_NOTIFY;
 	else if (td->length < d->max_packet)
 		*ret_end = BH_SCAN_SHORT;
-	else if (d->batch.count >= limit)
+	else if (d->batch.count >= limits->descriptors)
 		*ret_end = BH_SCAN_DESCRIPTORS;
-	else if (d->batch.length + d->max_packet > c->max_batch_bytes)
+	else if (d->batch.length > limits->bytes)
 		*ret_end = BH_SCAN_BYTES;
 	else
 		return false;
@@ -217,6 +230,7 @@ static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_desc
 {
 	struct bh_source *source = d->engine->source;
 	struct bh_descriptor either[2], *last = &either[0], *next = &either[1];
+	const struct limits limits = limits_of(d);
 	enum bh_scan_end end;
 	enum bh_found found;
 
@@ -227,7 +241,7 @@ static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_desc
 		*ret_taken = take(d, taken);
 		if (*ret_taken != TAKEN)
 			return end_of_taking(*ret_taken);
-		if (ends_after(d, taken, &end))
+		if (ends_after(d, &limits, taken, &end))
 			return end;
 		next = last;
 		last = taken;
@@ -251,6 +265,7 @@ bool bh_scan(struct bh_destination *d, const struct bh_descriptor *head, enum bh
 	}
 	d->batch.chain = head->chain;
 	d->batch.head = head->id;
+	d->batch.zero_packet = !d->in && d->batch.length > 0 && d->batch.records[d->batch.count - 1].length == 0;
 	d->engine->counters.scan_end[end]++;
 	return true;
 }

@@ -48,9 +48,10 @@ static inline bool holds(const struct bh_region *r, uint64_t address)
 	return address >= r->base && address - r->base < r->size;
 }
 
-/* The region that holds the address becomes the near one, if it is mapped. NULL: there is none. */
+/* The region that holds the address becomes the near one, if it is as that has to be. NULL: there is none. */
 static inline const struct bh_region *find(struct bh_memory *m, uint64_t address)
 {
+	const unsigned both = BH_MEMORY_READ | BH_MEMORY_WRITE;
 	size_t i;
 
 	if (holds(&m->near, address))
@@ -58,7 +59,7 @@ static inline const struct bh_region *find(struct bh_memory *m, uint64_t address
 	i = first_above(m, address);
 	if (!i || !holds(&m->regions[i - 1], address))
 		return NULL;
-	if (m->regions[i - 1].host)
+	if (m->regions[i - 1].host && (m->regions[i - 1].flags & both) == both)
 		m->near = m->regions[i - 1];
 	return &m->regions[i - 1];
 }

@@ -119,7 +119,7 @@ extern const struct bh_source_ops uhci_source_ops;
 static inline enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
 {
 	struct bh_memory *m = &u->guest->memory;
-	const volatile uint32_t *words = (const void *)bh_memory_near(m, address, 16, BH_MEMORY_READ);
+	const volatile uint32_t *words = (const void *)bh_memory_near(m, address, 16);
 
 	ret_td->address = address;
 	if (words && (uintptr_t)words % sizeof(*words) == 0) {

@@ -100,7 +100,7 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 	u->scanned_td = td.address;
 	u->scanned_link = td.link;
 	/* Pools hand descriptors out in any order: the next one is on its way while this one is copied. */
-	__builtin_prefetch(bh_memory_near(&u->guest->memory, td.link & LINK_ADDRESS, 16, BH_MEMORY_READ));
+	__builtin_prefetch(bh_memory_near(&u->guest->memory, td.link & LINK_ADDRESS, 16));
 	describe(&td, chain, ret_descriptor);
 	return BH_FOUND;
 }

@@ -36,7 +36,7 @@ struct bh_region {
 struct bh_memory {
 	struct bh_region *regions; /* sorted by base, never overlapping */
 	size_t count, capacity;
-	struct bh_region near; /* copy of the region last hit; size 0: none */
+	struct bh_region near; /* copy of the region last hit that can be read and written; size 0: none */
 	uint64_t generation; /* counts changes of the map */
 	struct bh_trace *trace; /* NULL: writes are not traced */
 };
@@ -72,10 +72,11 @@ static inline bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, u
                                         uint32_t desired, bool *ret_done);
 
 /*
- * Where these bytes are mapped, if they all lie in the region last hit; NULL says
- * nothing: use the functions above. Valid until the map changes.
+ * Where these bytes are mapped, if they all lie in the region last hit, and it can be
+ * read and written; NULL says nothing: use the functions above. Valid until the map
+ * changes.
  */
-static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length, unsigned flags);
+static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length);
 
 /* --- what is inline above: every packet goes through it several times ------------------- */
 
@@ -89,19 +90,19 @@ uint32_t *bh_memory_word_far(struct bh_memory *m, uint64_t address, unsigned fla
 #define BH_MEMORY_HOOK() ((void)0)
 #endif
 
-static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length, unsigned flags)
+static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length)
 {
 	uint64_t offset = address - m->near.base; /* beyond the size where address lies below */
 
 	BH_MEMORY_HOOK();
-	if (offset >= m->near.size || length > m->near.size - offset || (m->near.flags & flags) != flags)
+	if (offset >= m->near.size || length > m->near.size - offset)
 		return NULL;
 	return m->near.host + offset;
 }
 
 static inline bool bh_memory_read(struct bh_memory *m, uint64_t address, void *to, size_t length)
 {
-	const uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_READ);
+	const uint8_t *host = bh_memory_near(m, address, length);
 
 	if (!host)
 		return bh_memory_read_far(m, address, to, length);
@@ -111,7 +112,7 @@ static inline bool bh_memory_read(struct bh_memory *m, uint64_t address, void *t
 
 static inline bool bh_memory_write(struct bh_memory *m, uint64_t address, const void *from, size_t length)
 {
-	uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_WRITE);
+	uint8_t *host = bh_memory_near(m, address, length);
 
 	if (!host)
 		return bh_memory_write_far(m, address, from, length);
@@ -121,7 +122,7 @@ static inline bool bh_memory_write(struct bh_memory *m, uint64_t address, const 
 
 static inline bool bh_memory_equal(struct bh_memory *m, uint64_t address, const void *bytes, size_t length)
 {
-	const uint8_t *host = bh_memory_near(m, address, length, BH_MEMORY_READ);
+	const uint8_t *host = bh_memory_near(m, address, length);
 
 	return host ? memcmp(host, bytes, length) == 0 : bh_memory_equal_far(m, address, bytes, length);
 }
@@ -129,7 +130,7 @@ static inline bool bh_memory_equal(struct bh_memory *m, uint64_t address, const 
 /* The word at address, if it can be accessed as one: whole, aligned here as well. NULL: not. */
 static inline uint32_t *bh_memory_word(struct bh_memory *m, uint64_t address, unsigned flags)
 {
-	uint8_t *host = bh_memory_near(m, address, sizeof(uint32_t), flags);
+	uint8_t *host = bh_memory_near(m, address, sizeof(uint32_t));
 
 	if (!host || ((uintptr_t)host | address) % sizeof(uint32_t))
 		return bh_memory_word_far(m, address, flags);
