@@ -12,7 +12,7 @@
 
 #include <base/util.h>
 
-static void finish(struct bh_destination *d)
+static BH_COLD void finish(struct bh_destination *d)
 {
 	bh_batch_drop(d);
 	bh_set_state(d, BH_IDLE);
@@ -94,7 +94,7 @@ uint32_t bh_outcome_ahead(const struct bh_destination *d)
  * under our eyes and the device has it, guest and device disagree ([0093]).
  * Otherwise the guest withdrew the old request, and this is another one.
  */
-static enum bh_answer mind_changed(struct bh_destination *d, const struct bh_descriptor *head, bool in_place)
+static BH_COLD enum bh_answer mind_changed(struct bh_destination *d, const struct bh_descriptor *head, bool in_place)
 {
 	uint32_t ahead = bh_outcome_ahead(d);
 	bool taken = ahead || bh_was_taken(&d->batch.records[d->outcome.next], &d->outcome);
@@ -109,7 +109,7 @@ static enum bh_answer mind_changed(struct bh_destination *d, const struct bh_des
 	return bh_request(d, head);
 }
 
-static void keep_part(struct bh_destination *d, const struct bh_record *r, uint32_t bytes)
+static BH_COLD void keep_part(struct bh_destination *d, const struct bh_record *r, uint32_t bytes)
 {
 	d->partly.bytes = bytes;
 	if (bytes)

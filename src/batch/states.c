@@ -175,7 +175,7 @@ static enum bh_answer failure_request(struct bh_destination *d, const struct bh_
 	return bh_retire(d, head, 0, BH_NO_RESPONSE);
 }
 
-enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head)
+static inline enum bh_answer request(struct bh_destination *d, const struct bh_descriptor *head)
 {
 	switch (d->state) {
 	case BH_IDLE:
@@ -189,6 +189,11 @@ enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *
 		break;
 	}
 	return failure_request(d, head);
+}
+
+enum bh_answer bh_request(struct bh_destination *d, const struct bh_descriptor *head)
+{
+	return request(d, head);
 }
 
 void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head)
@@ -208,7 +213,7 @@ enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_de
 	c->offers++;
 	d->issued = false;
 	bh_destination_seen(d, head);
-	answer = bh_request(d, head);
+	answer = request(d, head);
 	c->busy += answer == BH_ANSWER_BUSY;
 	if (d->state != before)
 		bh_destination_check(d);

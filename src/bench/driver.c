@@ -83,17 +83,20 @@ static void scatter(uint32_t *addresses, uint32_t count, uint32_t base, uint32_t
 	}
 }
 
-/* Pages lie anywhere; the packets of a page lie one after the other. */
-static int place_buffers(struct bh_driver *d, uint32_t base, uint32_t pages)
+/*
+ * Pages lie anywhere; the pieces of a page lie one after the other, as data does, and
+ * descriptors of a pool that gives the most recently freed first.
+ */
+static int place(uint32_t *addresses, uint32_t count, uint32_t size, uint32_t base)
 {
-	const uint32_t in_page = PAGE / BH_DRIVER_PACKET;
+	const uint32_t in_page = PAGE / size, pages = (count + in_page - 1) / in_page;
 	uint32_t *page = calloc(pages, sizeof(*page));
 
 	if (!page)
 		return -ENOMEM;
 	scatter(page, pages, base, PAGE);
-	for (uint32_t i = 0; i < d->most_packets; i++)
-		d->buffers[i] = page[i / in_page] + i % in_page * BH_DRIVER_PACKET;
+	for (uint32_t i = 0; i < count; i++)
+		addresses[i] = page[i / in_page] + i % in_page * size;
 	free(page);
 	return 0;
 }
@@ -105,8 +108,7 @@ static uint32_t round_up(uint32_t value, uint32_t to)
 
 static int make_memory(struct bh_driver *d)
 {
-	uint32_t n = d->most_packets, buffers = round_up(DESCRIPTORS + n * DESCRIPTOR_SIZE, PAGE);
-	uint32_t pages = round_up(n * BH_DRIVER_PACKET, PAGE) / PAGE;
+	uint32_t n = d->most_packets, buffers = DESCRIPTORS + round_up(n * DESCRIPTOR_SIZE, PAGE);
 	int r;
 
 	d->descriptors = calloc(n, sizeof(*d->descriptors));
@@ -114,9 +116,11 @@ static int make_memory(struct bh_driver *d)
 	d->packets = calloc(n, sizeof(*d->packets));
 	if (!d->descriptors || !d->buffers || !d->packets)
 		return -ENOMEM;
-	scatter(d->descriptors, n, DESCRIPTORS, DESCRIPTOR_SIZE);
-	r = place_buffers(d, buffers, pages);
-	return r ? r : bh_bench_guest_init(&d->guest, buffers + pages * PAGE, BH_DRIVER_EPOCH_US);
+	r = place(d->descriptors, n, DESCRIPTOR_SIZE, DESCRIPTORS);
+	if (!r)
+		r = place(d->buffers, n, BH_DRIVER_PACKET, buffers);
+	return r ? r
+	         : bh_bench_guest_init(&d->guest, buffers + round_up(n * BH_DRIVER_PACKET, PAGE), BH_DRIVER_EPOCH_US);
 }
 
 static void put32(struct bh_driver *d, uint32_t address, uint32_t value)

@@ -1,8 +1,8 @@
 /*
  * A small UHCI driver, and the machine it runs on: what a guest's own driver does,
  * without a guest. It starts the controller, sets the device up, and moves data
- * through one queue; memory is as an old machine's is: descriptors come from a
- * pool in which neighbours are not neighbours, pages are anywhere.
+ * through one queue; memory is as a machine's is after a while: pages are
+ * anywhere, those of the data and those of the pool that descriptors come from.
  *
  * Time is virtual. It goes from one event to the next: what the controller asked
  * for, and, where there is a world (struct bh_driver_world), what happens in it.

@@ -32,7 +32,7 @@ static bool token_makes_sense(uint32_t token)
 	       (maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES);
 }
 
-bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
+BH_COLD bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
 {
 	struct td_memory raw;
 
@@ -161,29 +161,16 @@ static void source_ready(struct bh_source *s)
 /* --- writing back ------------------------------------------------------------------------ */
 
 /*
- * The new control word for an outcome (3.2.2). A lost packet counts down C_ERR
- * and is tried again; at zero, as after a stall or babble, the descriptor stops.
+ * The new control word for a failure (3.2.2). A lost packet counts down C_ERR and
+ * is tried again; at zero, as after a stall or babble, the descriptor stops.
  */
-static uint32_t control_after(const struct td *td, uint32_t actual, enum bh_status status, enum td_result *ret_result)
+static BH_COLD uint32_t control_after_failure(uint32_t control, enum bh_status status, enum td_result *ret_result)
 {
-	uint32_t control = td->control & ~(TD_STATUS | TD_ACTLEN);
-
-	control |= (actual - 1) & TD_ACTLEN;
 	*ret_result = TD_STOPPED;
-	switch (status) {
-	case BH_SUCCESS:
-		*ret_result = TD_COMPLETED;
-		return control & ~TD_ACTIVE;
-	case BH_STALL:
+	if (status == BH_STALL)
 		return (control & ~TD_ACTIVE) | TD_STALLED;
-	case BH_BABBLE:
+	if (status == BH_BABBLE)
 		return (control & ~TD_ACTIVE) | TD_STALLED | TD_BABBLE;
-	case BH_NO_RESPONSE:
-	case BH_BUS_ERROR:
-	case BH_CANCELLED:
-	case BH_STATUS_COUNT:
-		break;
-	}
 	control |= TD_CRC_TIMEOUT;
 	if (control & TD_IOS)
 		return control & ~TD_ACTIVE; /* tried once, whatever comes of it */
@@ -226,7 +213,13 @@ static bool source_retire(struct bh_source *s, const struct bh_descriptor *d, ui
 	bool done, short_stop;
 
 	(void)d; /* it is the one being executed */
-	control = control_after(x->td, actual, status, &result);
+	control = (expected & ~(TD_STATUS | TD_ACTLEN)) | ((actual - 1) & TD_ACTLEN);
+	if (status == BH_SUCCESS) {
+		result = TD_COMPLETED;
+		control &= ~TD_ACTIVE;
+	} else {
+		control = control_after_failure(control, status, &result);
+	}
 	short_stop = result == TD_COMPLETED && x->qh && (x->td->control & TD_SPD) && is_short(x->td, actual);
 	if (!bh_memory_exchange32(&u->guest->memory, x->td->address + TD_CONTROL, &expected, control, &done) || !done)
 		return false;
@@ -257,7 +250,7 @@ const struct bh_source_ops uhci_source_ops = {
  * Isochronous transfers are not served yet: nobody is there. An OUT has no
  * handshake and always succeeds; an IN hears nothing.
  */
-static enum td_result execute_isochronous(struct bh_uhci *u)
+static BH_COLD enum td_result execute_isochronous(struct bh_uhci *u)
 {
 	const struct td *td = u->current.td;
 	bool out = TD_TOKEN_PID(td->token) == BH_PID_OUT;
@@ -274,6 +267,16 @@ static bool fits_frame(const struct bh_uhci *u, uint32_t length)
 	return !u->config.pace || u->bus_time >= (int32_t)length + TRANSACTION_OVERHEAD;
 }
 
+/* One that asks for an interrupt gets it (Linux counts on it), once a frame. */
+static BH_COLD enum td_result meet_inactive(struct bh_uhci *u, const struct td *td)
+{
+	if ((td->control & TD_IOC) && u->first_walk) {
+		u->pending |= USBSTS_USBINT;
+		u->cause_ioc = true;
+	}
+	return TD_WAITS;
+}
+
 /*
  * An active or inactive descriptor is met. Where it does not make sense the
  * controller halts (2.1.2, process error); where memory is not there, too (host
@@ -281,18 +284,12 @@ static bool fits_frame(const struct bh_uhci *u, uint32_t length)
  */
 enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh)
 {
-	struct bh_token token = token_of(td);
+	struct bh_token token;
 	struct bh_descriptor d;
 	enum bh_answer answer;
 
-	if (!(td->control & TD_ACTIVE)) {
-		/* An inactive one that asks for an interrupt gets it (Linux counts on it), once a frame. */
-		if ((td->control & TD_IOC) && u->first_walk) {
-			u->pending |= USBSTS_USBINT;
-			u->cause_ioc = true;
-		}
-		return TD_WAITS;
-	}
+	if (!(td->control & TD_ACTIVE))
+		return meet_inactive(u, td);
 	u->active_frame = u->frames_run;
 	if (!token_makes_sense(td->token)) {
 		uhci_process_error(u);
@@ -301,6 +298,7 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	u->current = (struct execution){.td = td, .qh = qh, .result = TD_WAITS};
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
+	token = token_of(td);
 	describe(td, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
 		bh_bus_seen(&u->bus, &token, &d);

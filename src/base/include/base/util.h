@@ -10,6 +10,9 @@
 
 #define BH_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
+/* A function that is seldom called, from where time matters. */
+#define BH_COLD __attribute__((cold, noinline))
+
 #define BH_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define BH_MAX(a, b) ((a) > (b) ? (a) : (b))
 
