@@ -61,7 +61,9 @@ inline ahead_bytes(bytes) { true }
 inline count_forgotten(bytes) { true }
 inline forget_part() { true }
 inline cut_at_change() { claim(invariant, false); cut = true } /* nothing is verified */
+inline look_at_part() { true }
 inline take_part() { true }
+inline part_waits() { true }
 inline verify_next_of_direction() { true }
 inline wait_request_of_direction() { true }
 inline bh_outcome_ahead() { ahead = 0 }
@@ -77,35 +79,43 @@ inline reset_seen_by_host()
 
 inline pop()
 {
-	room[q[0]] = 0;
-	i = 1;
-	do
-	:: i == queued -> break
-	:: else -> q[i - 1] = q[i]; i++
-	od;
-	q[queued - 1] = 0;
-	queued--;
-	i = 0
+	d_step {
+		room[q[0]] = 0;
+		i = 1;
+		do
+		:: i == queued -> break
+		:: else -> q[i - 1] = q[i]; i++
+		od;
+		q[queued - 1] = 0;
+		queued--;
+		i = 0
+	}
 }
 
 /* --- scan.c ---------------------------------------------------------------------------- */
 
 inline take(id)
 {
-	length = length + MAX_PACKET;
-	count++
+	d_step {
+		length = length + MAX_PACKET;
+		count++
+	}
 }
 
 /* bh_scan(): it may end after any descriptor; after one with less room it has to. */
 inline bh_scan()
 {
-	head = q[0];
-	take(q[0]);
-	do
-	:: count < queued && room[q[count - 1]] == MAX_PACKET && !one_at_a_time -> take(q[count])
-	:: true -> break
-	od;
-	scanned = true
+	if
+	:: true ->
+		head = q[0];
+		take(q[0]);
+		do
+		:: count < queued && room[q[count - 1]] == MAX_PACKET && !one_at_a_time -> take(q[count])
+		:: true -> break
+		od;
+		scanned = true
+	:: !calm /* no memory */
+	fi
 }
 
 /* --- outcome.c ---------------------------------------------------------------------------- */
@@ -129,8 +139,10 @@ inline bh_retire(actual, with)
 
 inline finish()
 {
-	bh_batch_drop();
-	bh_set_state(BH_IDLE)
+	d_step {
+		bh_batch_drop();
+		bh_set_state(BH_IDLE)
+	}
 }
 
 /* in_is_over(), into over */
@@ -276,6 +288,8 @@ inline carrier_start()
 	od
 }
 
+#define shown (linked && queued > 0)
+
 #include "states.pml"
 
 /* --- who acts ------------------------------------------------------------------------------------ */
@@ -287,7 +301,7 @@ active proctype controller()
 	:: atomic {
 		true ->
 		if
-		:: linked && queued > 0 -> bh_destination_offer()
+		:: shown -> bh_destination_offer()
 		:: else
 		fi;
 		bh_engine_pass_done()

@@ -5,7 +5,8 @@
  * ("offer the same again in the new state"), here a loop goes round.
  *
  * Before it is included: for the direction, what ends in _of_direction below,
- * bh_scan(), bh_retire(), cut_at_change(), count_forgotten(); for the host,
+ * bh_scan(), take_part(), bh_retire(), cut_at_change(), count_forgotten(), and
+ * shown, which says whether the guest shows a head that is active; for the host,
  * carrier_start() and host_completes().
  */
 
@@ -31,45 +32,47 @@ inline sane_outcome(status, actual)
 /* wait_complete() */
 inline wait_complete(status, actual)
 {
-	sane_outcome(status, actual);
+	d_step {
+		sane_outcome(status, actual);
 #ifndef WITHOUT_ONE_AT_A_TIME
-	if
-	:: outcome_actual > skipped || outcome_status != BH_CANCELLED -> one_at_a_time = false
-	:: else ->
 		if
-		:: cancelling == BH_CANCEL_LINGER -> one_at_a_time = true
-		:: else
-		fi
-	fi;
+		:: outcome_actual > skipped || outcome_status != BH_CANCELLED -> one_at_a_time = false
+		:: else ->
+			if
+			:: cancelling == BH_CANCEL_LINGER -> one_at_a_time = true
+			:: else
+			fi
+		fi;
 #endif
-	to = BH_DATA;
-	if
-	:: cancelling == BH_CANCEL_RESET ->
-		count_forgotten(outcome_actual);
-		to = BH_IDLE
-	:: cancelling == BH_CANCEL_CHANGED ->
-		cut_at_change();
+		to = BH_DATA;
 		if
-		:: !cut -> to = BH_FAILURE
-		:: cut && outcome_status == BH_CANCELLED && outcome_actual == 0 -> to = BH_IDLE
-		:: else
-		fi
-	:: cancelling != BH_CANCEL_RESET && cancelling != BH_CANCEL_CHANGED &&
-	   outcome_status == BH_CANCELLED && outcome_actual == 0 -> to = BH_IDLE
+		:: cancelling == BH_CANCEL_RESET ->
+			count_forgotten(outcome_actual);
+			to = BH_IDLE
+		:: cancelling == BH_CANCEL_CHANGED ->
+			cut_at_change();
+			if
+			:: !cut -> to = BH_FAILURE
+			:: cut && outcome_status == BH_CANCELLED && outcome_actual == 0 -> to = BH_IDLE
+			:: else
+			fi
+		:: cancelling != BH_CANCEL_RESET && cancelling != BH_CANCEL_CHANGED &&
+		   outcome_status == BH_CANCELLED && outcome_actual == 0 -> to = BH_IDLE
 #ifdef WITHOUT_KEEPING
-	/* What a cancelled transfer moved is forgotten. */
-	:: cancelling == BH_CANCEL_WITHDRAWN && outcome_status == BH_CANCELLED && outcome_actual != 0 ->
-		ahead_bytes(outcome_actual);
-		to = BH_IDLE
+		/* What a cancelled transfer moved is forgotten. */
+		:: cancelling == BH_CANCEL_WITHDRAWN && outcome_status == BH_CANCELLED && outcome_actual != 0 ->
+			ahead_bytes(outcome_actual);
+			to = BH_IDLE
 #endif
-	:: else
-	fi;
-	if
-	:: to != BH_DATA -> bh_batch_drop()
-	:: else
-	fi;
-	bh_set_state(to);
-	to = BH_IDLE
+		:: else
+		fi;
+		if
+		:: to != BH_DATA -> bh_batch_drop()
+		:: else
+		fi;
+		bh_set_state(to);
+		to = BH_IDLE
+	}
 }
 
 inline bh_destination_complete(status, actual)
@@ -116,22 +119,32 @@ inline bh_cancel_transfer(why)
 /* issue() */
 inline issue()
 {
-	bh_scan();
+	if
+	:: issued
+	:: else ->
+		look_at_part();
+		bh_scan()
+	fi;
 	if
 	:: scanned ->
 		take_part();
-		verify_next_of_direction();
-		unoffered = false;
-		withdrawn = false;
-		offered_in_pass = true;
-		bh_set_state(BH_WAIT);
-		issues++;
-		claim(P4_one_issue_for_one_offer, issues == 1);
-		issuing = true;
+		d_step {
+#ifndef WITHOUT_ONE_ISSUE
+			issued = true;
+#endif
+			verify_next_of_direction();
+			unoffered = false;
+			withdrawn = false;
+			offered_in_pass = true;
+			bh_set_state(BH_WAIT);
+			issues++;
+			claim(P4_one_issue_for_one_offer, issues == 1);
+			issuing = true
+		};
 		carrier_start();
 		issuing = false;
 		again = (state != BH_WAIT && state != BH_IDLE)
-	:: else
+	:: else -> part_waits()
 	fi;
 	scanned = false
 }
@@ -168,8 +181,11 @@ inline bh_destination_offer()
 {
 	offered_in_pass = (state != BH_IDLE);
 	bh_request();
-	issues = 0;
-	bh_destination_check()
+	d_step {
+		issued = false; /* which the code does when the next one begins */
+		issues = 0;
+		bh_destination_check()
+	}
 }
 
 /* --- C: reset ------------------------------------------------------------------------ */
@@ -212,15 +228,17 @@ inline bh_destination_reset()
 /* bh_engine_pass_done() */
 inline bh_engine_pass_done()
 {
-	if
-	:: state != BH_IDLE -> unoffered = unoffered || !offered_in_pass
-	:: else
-	fi;
-	offered_in_pass = false
+	d_step {
+		if
+		:: state != BH_IDLE -> unoffered = unoffered || !offered_in_pass
+		:: else
+		fi;
+		offered_in_pass = false
+	}
 }
 
 /* find_abandoned() says "so many frames without an offer"; any number of them, here. */
-#define abandoned (!withdrawn && (state == BH_WAIT || state == BH_DATA) && (!linked || queued == 0))
+#define abandoned (!withdrawn && (state == BH_WAIT || state == BH_DATA) && !shown)
 
 /* bh_destination_withdraw() */
 inline bh_destination_withdraw()

@@ -99,7 +99,7 @@ static BH_COLD enum bh_answer mind_changed(struct bh_destination *d, const struc
 	uint32_t ahead = bh_outcome_ahead(d);
 	bool taken = ahead || bh_was_taken(&d->batch.records[d->outcome.next], &d->outcome);
 
-	if (taken && (in_place ? !d->unoffered : d->engine->config.withdrawn_fails)) {
+	if (taken && ((in_place && !d->unoffered) || d->engine->config.withdrawn_fails)) {
 		bh_batch_drop(d);
 		bh_set_state(d, BH_FAILURE);
 		return bh_request(d, head);

@@ -260,7 +260,7 @@ static bool cut_at_change(struct bh_destination *d)
 	uint32_t start = r->offset;
 
 	if (bh_was_taken(r, &d->outcome) || d->outcome.actual > start) {
-		if (d->changed.in_place && !d->unoffered)
+		if ((d->changed.in_place && !d->unoffered) || d->engine->config.withdrawn_fails)
 			return false;
 		d->engine->counters.ahead_bytes += d->outcome.actual - start;
 	}

@@ -1369,6 +1369,145 @@ static void changed_in_place_after_completion_is_failure(void **state)
 	retired(1, BH_NO_RESPONSE, 0);
 }
 
+/* A guest on another processor: each time a packet was copied, it is another one. Not for ever, should we go round. */
+static bool read_and_change(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to,
+                            uint32_t length)
+{
+	bool there = fake_read(s, d, offset, to, length);
+
+	if (fake_of(s)->reads < 100)
+		fake_find(fake_of(s), d->id)->data[0]++;
+	return there;
+}
+
+static void one_offer_issues_once_whatever_changes_meanwhile(void **state)
+{
+	static const enum bh_status refusals[] = {BH_STALL, BH_NO_RESPONSE, BH_CANCELLED};
+	struct bh_source_ops ops = fake_source_ops;
+
+	(void)state;
+	ops.read = read_and_change;
+	for (size_t i = 0; i < BH_COUNT(refusals); i++) {
+		fake_init(&fake, false, 1);
+		fake.source.ops = &ops;
+		fake.complete_at_once = true;
+		fake.at_once_status = refusals[i];
+		for (unsigned offers = 1; offers <= 3; offers++) {
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+			assert_int_equal(fake.starts, offers);
+			state_is(BH_IDLE);
+		}
+		assert_int_equal(fake.engine.counters.batches, 3);
+		fake.reads = 100; /* now it holds still */
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		retired(0, refusals[i] == BH_CANCELLED ? BH_NO_RESPONSE : refusals[i], 0);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static bool read_nothing(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length)
+{
+	(void)s;
+	(void)d;
+	(void)offset;
+	(void)to;
+	(void)length;
+	return false;
+}
+
+/* The rest of a packet is of that packet: after a SCAN that failed there may be another one at the same address. */
+static void part_is_not_left_out_of_what_came_after_a_scan_that_failed(void **state)
+{
+	struct bh_source_ops ops = fake_source_ops;
+
+	(void)state;
+	ops.read = read_nothing;
+	bring_to(BH_WAIT);
+	bh_destination_withdraw(dest);
+	bh_destination_complete(dest, BH_CANCELLED, 100);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	fake.source.ops = &ops;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_FAULT);
+	state_is(BH_IDLE);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+
+	fake.source.ops = &fake_source_ops;
+	memset(fake.list[1].data, 0x5a, 64);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.skip, 0);
+	assert_int_equal(dest->batch.length, 192);
+	assert_memory_equal(dest->batch.data, fake.list[1].data, 64);
+	bh_destination_complete(dest, BH_SUCCESS, 192);
+	assert_int_equal(replay(), 3);
+	retired(1, BH_SUCCESS, 64);
+	assert_int_equal(fake.engine.counters.ahead_bytes, 36);
+	assert_int_equal(fake.fails, 0);
+}
+
+/* An OUT of full packets, if any, and an empty one, in WAIT. */
+static void empty_packet_waits(unsigned full)
+{
+	fake_init(&fake, false, full + 1);
+	fake.list[full].d.length = 0;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(dest->batch.length, 64 * full);
+}
+
+static void empty_packet_changed_after_completion_is_failure(void **state)
+{
+	(void)state;
+	for (unsigned full = 0; full < 3; full++) {
+		empty_packet_waits(full);
+		bh_destination_complete(dest, BH_SUCCESS, 64 * full);
+		for (unsigned i = 0; i < full; i++)
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		state_is(BH_DATA);
+		fake.list[full].d.token ^= 0x80000;
+		assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+		state_is(BH_FAILURE);
+		retired(full, BH_NO_RESPONSE, 0);
+		assert_int_equal(fake.starts, 1);
+		fake_finish(&fake);
+	}
+	fake_init(&fake, false, 1);
+}
+
+static void empty_packet_changed_while_it_was_sent_is_failure_if_taken(void **state)
+{
+	(void)state;
+	for (unsigned full = 0; full < 3; full++)
+		for (int taken = 0; taken < 2; taken++) {
+			empty_packet_waits(full);
+			fake.list[full].d.token ^= 0x80000;
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+			assert_int_equal(fake.cancels, 1);
+			bh_destination_complete(dest, taken ? BH_SUCCESS : BH_CANCELLED, 64 * full);
+			state_is(taken ? BH_FAILURE : full ? BH_DATA : BH_IDLE);
+			if (!taken) {
+				assert_int_equal(replay(), full);
+				assert_int_equal(fake.starts, 2); /* as it is now */
+				state_is(BH_WAIT);
+			}
+			assert_int_equal(fake.fails, taken);
+			fake_finish(&fake);
+		}
+	fake_init(&fake, false, 1);
+}
+
+static void empty_packet_changed_after_the_guest_let_go_is_sent_anew(void **state)
+{
+	(void)state;
+	empty_packet_waits(0);
+	bh_destination_complete(dest, BH_SUCCESS, 0);
+	bh_engine_pass_done(&fake.engine); /* the pass in which it was issued */
+	bh_engine_pass_done(&fake.engine); /* one in which its queue was not linked */
+	fake.list[0].d.token ^= 0x80000;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.starts, 2);
+	assert_int_equal(fake.fails, 0);
+}
+
 static void withdrawn_in_keeps_what_was_fetched(void **state)
 {
 	(void)state;
@@ -1539,6 +1678,11 @@ int main(void)
 		T(withdrawn_out_can_be_made_to_fail),
 		T(same_addresses_for_another_request_is_withdrawn),
 		T(changed_in_place_after_completion_is_failure),
+		T(one_offer_issues_once_whatever_changes_meanwhile),
+		T(part_is_not_left_out_of_what_came_after_a_scan_that_failed),
+		T(empty_packet_changed_after_completion_is_failure),
+		T(empty_packet_changed_while_it_was_sent_is_failure_if_taken),
+		T(empty_packet_changed_after_the_guest_let_go_is_sent_anew),
 		T(withdrawn_in_keeps_what_was_fetched),
 		T(kept_in_is_dropped_by_reset),
 		T(another_queue_waits_its_turn),
