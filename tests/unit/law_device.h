@@ -18,8 +18,9 @@ struct packet {
 	uint64_t number;
 	enum bh_status status;
 	bool halted; /* STALL because of an earlier one: it has no number */
+	bool cut;    /* the guest took it out of the list, the engine says, and left others before it */
 	uint8_t length;
-	uint32_t issued_step;
+	uint32_t issued_at;
 	uint8_t data[LARGEST_PACKET]; /* OUT */
 };
 
@@ -33,7 +34,7 @@ struct pipe {
 	struct bh_transfer *transfer;
 	uint32_t moved;
 	bool cancelled, frozen;
-	uint32_t issued_step;
+	uint32_t issued_at;
 	uint64_t number; /* of the next packet */
 	uint64_t taken;  /* OUT */
 	bool halted;
@@ -59,8 +60,9 @@ static void device_lost(struct law_device *v, unsigned e, bool was_reset);
 static void device_requested(struct law_device *v, const struct bh_transfer *t);
 static void device_was_cancelled(struct law_device *v, const struct bh_transfer *t, uint32_t moved);
 static void device_ends(struct law_device *v, unsigned e);
+static void device_ended(struct law_device *v, unsigned e);
 static void device_was_reset(struct law_device *v);
-static uint32_t step_now(void);
+static uint32_t moment_now(void);
 
 static inline struct law_device *device_of(struct bh_device *d)
 {
@@ -153,7 +155,7 @@ static inline struct packet *pend(struct law_device *v, unsigned e)
 		p->pending = realloc(p->pending, p->pending_capacity * sizeof(*p->pending));
 		assert_non_null(p->pending);
 	}
-	p->pending[p->pending_count] = (struct packet){.number = p->number, .issued_step = p->issued_step};
+	p->pending[p->pending_count] = (struct packet){.number = p->number, .issued_at = p->issued_at};
 	return &p->pending[p->pending_count++];
 }
 
@@ -165,6 +167,7 @@ static inline void end_transfer(struct law_device *v, unsigned e, enum bh_status
 	device_ends(v, e);
 	p->transfer = NULL;
 	bh_transfer_done(t, status, p->moved);
+	device_ended(v, e);
 }
 
 static inline void packet_in(struct law_device *v, unsigned e, struct packet *k)
@@ -345,7 +348,7 @@ static void law_submit(struct bh_device *d, struct bh_transfer *t)
 	p->transfer = t;
 	p->moved = 0;
 	p->cancelled = p->frozen = false;
-	p->issued_step = step_now();
+	p->issued_at = moment_now();
 	if (v->oracle)
 		some_packets(v, e, 1000);
 	else if (v->program->pace == 0 || one_in(&v->dice, 3))

@@ -54,7 +54,7 @@ static inline void note_act(uint32_t *when, uint32_t mask)
 {
 	for (unsigned e = 0; e < ENDPOINTS; e++)
 		if (mask >> e & 1)
-			when[e] = step_now();
+			when[e] = moment_now();
 }
 
 /* --- registers ------------------------------------------------------------------------------------ */

@@ -144,7 +144,9 @@ struct program {
 	uint16_t linger_us;
 	uint16_t batch_bytes; /* 0: default */
 	uint16_t bytes;       /* 0: default */
-	bool loop;            /* the last queue leads to the first */
+	/* the driver */
+	bool loop;     /* the last queue leads to the first */
+	bool diligent; /* tends at every step */
 	uint16_t count;
 	struct action actions[MOST_ACTIONS];
 };
@@ -173,11 +175,11 @@ static inline void add_append(struct program *p, struct dice *d, unsigned step, 
 	if (one_in(d, 25))
 		a->endpoint = (uint8_t)roll(d, ENDPOINTS);
 	max = endpoints[a->endpoint].max_packet;
-	a->count = (uint8_t)(1 + roll(d, one_in(d, 3) ? 12 : 4));
-	a->length = (uint16_t)(one_in(d, 5) ? roll(d, max + 1) : max);
+	a->count = (uint8_t)(1 + roll(d, one_in(d, 2) ? 16 : 4));
+	a->length = (uint16_t)(one_in(d, 7) ? roll(d, max + 1) : max);
 	if (one_in(d, 80))
 		a->length = (uint16_t)(max + 1);
-	if (one_in(d, 20))
+	if (one_in(d, 25))
 		a->length = 0;
 	a->flags = (one_in(d, 3) ? F_IOC : 0) | (one_in(d, 3) ? F_SPD : 0) | (one_in(d, 4) ? F_BREADTH : 0) |
 	           (one_in(d, 10) ? F_TOGGLE : 0) | (one_in(d, 12) ? F_INACTIVE : 0) |
@@ -332,11 +334,12 @@ static inline void choose_settings(struct program *p, struct dice *d)
 	if (one_in(d, 6))
 		p->bytes = (uint16_t)(1 + roll(d, 4000));
 	p->loop = one_in(d, 4);
+	p->diligent = one_in(d, 2);
 }
 
 static inline struct program make_program(uint64_t seed, enum bh_verify what)
 {
-	struct dice d = dice_of(seed, 1);
+	struct dice d = dice_of(seed, 10 + what);
 	struct program p = {.seed = seed, .verification = {what, (enum bh_verify_when)roll(&d, BH_VERIFY_WHEN_COUNT)}};
 	unsigned n = 1 + roll(&d, 4), steps = 4 + roll(&d, LAST_STEP - 8), unquiet = 1 + roll(&d, 4);
 	uint8_t used[4];
@@ -352,7 +355,7 @@ static inline struct program make_program(uint64_t seed, enum bh_verify what)
 				add_append(&p, &d, 0, queue);
 	}
 	for (unsigned step = 1; step < steps; step++) {
-		if (one_in(&d, unquiet))
+		for (unsigned k = one_in(&d, unquiet) ? 1 + roll(&d, 3) : 0; k; k--)
 			add_random(&p, &d, step, used, n);
 		if (one_in(&d, 6 * unquiet))
 			add_relink(&p, &d, step, used[roll(&d, n)]);
@@ -410,10 +413,11 @@ static inline void print_action(const struct action *a)
 
 static inline void print_program(const struct program *p)
 {
-	fprintf(stderr, "#   verify %s %s; device:%s%s%s pace %u; linger %u us%s%s%s; batch bytes %u, bytes %u\n",
+	fprintf(stderr, "#   verify %s %s; device:%s%s%s pace %u; linger %u us%s%s%s%s; batch bytes %u, bytes %u\n",
 	        bh_verify_name(p->verification.what), bh_verify_when_name(p->verification.when),
 	        p->faults ? " faults" : "", p->shorts ? " shorts" : "", p->gated ? " gated" : "", p->pace, p->linger_us,
 	        p->wire_pace ? ", pace=bus" : "", p->withdrawn_fails ? ", withdrawn=fail" : "", p->loop ? ", loop" : "",
+	        p->diligent ? ", diligent" : "",
 	        p->batch_bytes, p->bytes);
 	for (unsigned i = 0; i < p->count; i++)
 		print_action(&p->actions[i]);

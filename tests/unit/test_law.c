@@ -116,6 +116,7 @@ static bool simpler_settings(struct program *p)
 	TRY(p, wire_pace, false);
 	TRY(p, withdrawn_fails, false);
 	TRY(p, loop, false);
+	TRY(p, diligent, false);
 	TRY(p, batch_bytes, 0);
 	TRY(p, bytes, 0);
 	TRY(p, pace, 0);
