@@ -6,7 +6,8 @@
  * has to add up.
  *
  * A request that was cancelled by an early STATUS ended well, with what had moved by
- * then: when the device would have looked at it, nobody can tell.
+ * then: when the device would have looked at it, nobody can tell. A request that is
+ * cancelled for a SETUP is gone also where the guest then takes the SETUP back.
  */
 #ifndef TESTS_LAW_CONTROL_H
 #define TESTS_LAW_CONTROL_H
@@ -20,6 +21,7 @@ struct reference {
 	bool started;          /* an IN token, or STATUS, has come: no more OUT data is taken */
 	bool executed;         /* the device got it */
 	bool owed;             /* the guest was told so */
+	bool doomed;           /* being cancelled for a SETUP */
 	bool cancelled;
 	uint32_t cancelled_at;
 	bool ended_short;
@@ -137,9 +139,22 @@ static inline struct reply reference_offer(struct reference *r, enum bh_pid pid,
 static inline void reference_busy(struct reference *r, enum bh_pid pid)
 {
 	if (pid == BH_PID_SETUP)
-		reference_close(r); /* what ran is cancelled for it, whether or not it is offered again */
+		r->doomed = true;
 	else if (pid == BH_PID_IN || reference_is_in(r))
 		r->started = true;
+	if (pid == BH_PID_OUT && reference_is_in(r))
+		r->doomed = false; /* the SETUP was taken back, and this is STATUS */
+}
+
+/* The request's transfer is over, after actual bytes. */
+static inline void reference_ended(struct reference *r, bool cancelled, uint32_t actual)
+{
+	if (r->doomed) {
+		reference_close(r);
+	} else if (cancelled) {
+		r->cancelled = r->open;
+		r->cancelled_at = actual;
+	}
 }
 
 /* The device got a request. False: not this one. */

@@ -9,6 +9,8 @@
 #ifndef TESTS_LAW_DEVICE_H
 #define TESTS_LAW_DEVICE_H
 
+#include <assert.h>
+
 #include "../../src/usb/internal.h"
 #include "law_program.h"
 
@@ -58,7 +60,7 @@ struct law_device {
 /* What the runs have to know of (law_runs.h). */
 static void device_lost(struct law_device *v, unsigned e, bool was_reset);
 static void device_requested(struct law_device *v, const struct bh_transfer *t);
-static void device_was_cancelled(struct law_device *v, const struct bh_transfer *t, uint32_t moved);
+static void device_request_ends(struct law_device *v, bool cancelled, uint32_t moved);
 static void device_ends(struct law_device *v, unsigned e);
 static void device_ended(struct law_device *v, unsigned e);
 static void device_was_reset(struct law_device *v);
@@ -259,9 +261,8 @@ static inline void end_control(struct law_device *v, bool cancelled)
 	uint32_t actual = v->control_moved;
 
 	v->control = NULL;
-	if (cancelled)
-		device_was_cancelled(v, t, actual);
-	else
+	device_request_ends(v, cancelled, BH_MIN(actual, t->length));
+	if (!cancelled)
 		status = request_status(v->program, &t->setup, &actual);
 	if (t->setup.bmRequestType & BH_ENDPOINT_IN)
 		for (uint32_t i = 0; i < actual; i++) {
@@ -274,7 +275,7 @@ static inline void end_control(struct law_device *v, bool cancelled)
 
 static inline void device_control(struct law_device *v, struct bh_transfer *t)
 {
-	assert_null(v->control);
+	assert(!v->control);
 	v->control = t;
 	v->control_moved = 0;
 	v->control_cancelled = false;
@@ -342,7 +343,7 @@ static void law_submit(struct bh_device *d, struct bh_transfer *t)
 		device_control(v, t);
 		return;
 	}
-	assert_true(e < ENDPOINTS && !p->transfer);
+	assert(e < ENDPOINTS && !p->transfer);
 	if (!v->oracle)
 		device_lost(v, e, false); /* what was not told by now never will be */
 	p->transfer = t;
@@ -364,14 +365,14 @@ static void law_cancel(struct bh_device *d, struct bh_transfer *t)
 	struct pipe *p;
 
 	if (t->type == BH_CONTROL) {
-		assert_ptr_equal(v->control, t);
+		assert(v->control == t);
 		v->control_cancelled = true;
 		if (one_in(&v->dice, 2))
 			end_control(v, true);
 		return;
 	}
 	p = &v->pipes[e];
-	assert_ptr_equal(p->transfer, t);
+	assert(p->transfer == t);
 	if (one_in(&v->dice, 2) && !v->oracle)
 		p->cancelled = true; /* later; it may still move */
 	else
@@ -457,6 +458,8 @@ static inline void device_init(struct law_device *v, const struct program *p, bo
 		.oracle = oracle,
 		.dice = dice_of(p->seed, 2),
 	};
+	if (oracle) /* what goes one by one and at once, nobody can change on its way */
+		v->device.verification = (struct bh_verification){BH_VERIFY_EXACT, BH_VERIFY_BOUNDED};
 	for (unsigned e = 0; e < ENDPOINTS; e++) {
 		v->pipes[e].pending = old[e].pending;
 		v->pipes[e].pending_capacity = old[e].pending_capacity;

@@ -44,7 +44,7 @@ struct driver {
 
 /* When something was last done to an endpoint's descriptors. */
 struct acts {
-	uint32_t taken[ENDPOINTS], changed[ENDPOINTS], reset[ENDPOINTS];
+	uint32_t taken[ENDPOINTS], changed[ENDPOINTS], reset[ENDPOINTS], unlinked[ENDPOINTS];
 	uint32_t seen[QUEUES]; /* endpoints that the queue ever had something for: a bit each */
 };
 
@@ -375,6 +375,8 @@ static inline void act(struct driver *v, const struct action *a)
 		return;
 	case LINK:
 	case UNLINK:
+		if ((a->kind == LINK) == (v->linked >> q & 1))
+			return;
 		note_act(acts.taken, acts.seen[q]);
 		v->linked = a->kind == LINK ? v->linked | 1u << q : v->linked & ~(1u << q);
 		link_queues(v);

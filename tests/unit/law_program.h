@@ -128,7 +128,7 @@ struct action {
 	uint16_t data; /* what the bytes are made from */
 };
 
-#define MOST_ACTIONS 96u
+#define MOST_ACTIONS 128u
 #define LAST_STEP    40u
 
 struct program {
@@ -341,7 +341,7 @@ static inline struct program make_program(uint64_t seed, enum bh_verify what)
 {
 	struct dice d = dice_of(seed, 10 + what);
 	struct program p = {.seed = seed, .verification = {what, (enum bh_verify_when)roll(&d, BH_VERIFY_WHEN_COUNT)}};
-	unsigned n = 1 + roll(&d, 4), steps = 4 + roll(&d, LAST_STEP - 8), unquiet = 1 + roll(&d, 4);
+	unsigned n = 1 + roll(&d, 4), steps = 4 + roll(&d, LAST_STEP - 8), unquiet = 1 + roll(&d, 3);
 	uint8_t used[4];
 
 	choose_settings(&p, &d);
@@ -355,7 +355,7 @@ static inline struct program make_program(uint64_t seed, enum bh_verify what)
 				add_append(&p, &d, 0, queue);
 	}
 	for (unsigned step = 1; step < steps; step++) {
-		for (unsigned k = one_in(&d, unquiet) ? 1 + roll(&d, 3) : 0; k; k--)
+		for (unsigned k = one_in(&d, unquiet) ? 1 + roll(&d, 4) : 0; k; k--)
 			add_random(&p, &d, step, used, n);
 		if (one_in(&d, 6 * unquiet))
 			add_relink(&p, &d, step, used[roll(&d, n)]);

@@ -12,6 +12,10 @@
 #ifndef TESTS_LAW_RUNS_H
 #define TESTS_LAW_RUNS_H
 
+#include <assert.h>
+
+#include <guest/trace.h>
+
 #include "law_control.h"
 #include "law_driver.h"
 
@@ -21,7 +25,7 @@ enum event_kind {
 	EVENT_EXTRA,     /* the device has had a packet of which the guest will never hear (W, K, F) */
 	EVENT_FAILED,    /* FAILURE (F) */
 	EVENT_REQUEST,   /* the device got a control request */
-	EVENT_CANCELLED, /* and was told to end it early */
+	EVENT_ENDED,     /* and is done with it */
 };
 
 struct event {
@@ -62,6 +66,7 @@ static struct {
 static struct event after_offer[4]; /* events in the course of one, that the oracle has to learn of after it */
 static unsigned after_count;
 static bool in_offer;
+static unsigned walks; /* in this look at the schedule */
 static struct expected expected;
 static struct reference reference;
 static uint32_t moment; /* counts the times that both controllers are run */
@@ -72,11 +77,22 @@ static uint32_t moment_now(void)
 	return moment;
 }
 
+/* How a run ends at once, where it cannot go on; its memory is lost. */
+static jmp_buf escape;
+
 #define violated(...)                                                                          \
 	do {                                                                                   \
 		if (!*wrong)                                                                   \
 			snprintf(wrong, sizeof(wrong), __VA_ARGS__);                           \
 	} while (0)
+
+/* Also what the code under test runs into when it asserts: that, too, is a violation that can be made smaller. */
+_Noreturn void __assert_fail(const char *expression, const char *file, unsigned line, const char *function)
+{
+	(void)function;
+	violated("assertion failed: %s (%s:%u)", expression, file, line);
+	longjmp(escape, 1);
+}
 
 /* --- the record ------------------------------------------------------------------------------------ */
 
@@ -102,6 +118,16 @@ static struct bh_endpoint *endpoint_of(const struct run *r, unsigned e)
 
 /* --- what the device reports -------------------------------------------------------------------------- */
 
+/* Is there only one queue that ever had something for the endpoint? */
+static bool is_alone(unsigned e)
+{
+	unsigned n = 0;
+
+	for (unsigned q = 0; q < QUEUES; q++)
+		n += acts.seen[q] >> e & 1;
+	return n == 1;
+}
+
 /* May this be lost? Only what the guest did something about after it was issued. */
 static void check_lost(unsigned e, const struct packet *k, bool failed)
 {
@@ -109,6 +135,8 @@ static void check_lost(unsigned e, const struct packet *k, bool failed)
 	bool taken = acts.taken[e] >= since, changed = acts.changed[e] >= since, reset = acts.reset[e] >= since;
 
 	if (failed) {
+		if (acts.unlinked[e] > since && is_alone(e) && !batch.driver.program->withdrawn_fails)
+			violated("a FAILURE, and the queue had been taken out of the schedule meanwhile");
 		if (!changed && !(batch.driver.program->withdrawn_fails && taken))
 			violated("a FAILURE, and the guest had changed nothing that endpoint %02x was sent",
 			         endpoints[e].address);
@@ -199,13 +227,13 @@ static void device_requested(struct law_device *v, const struct bh_transfer *t)
 		bh_transfer_read(t, 0, event->data, t->length);
 }
 
-static void device_was_cancelled(struct law_device *v, const struct bh_transfer *t, uint32_t moved)
+static void device_request_ends(struct law_device *v, bool cancelled, uint32_t moved)
 {
-	struct event *event = write_down(EVENT_CANCELLED);
+	struct event *event = write_down(EVENT_ENDED);
 
 	(void)v;
-	event->setup = t->setup;
-	event->actual = BH_MIN(moved, t->length);
+	event->told = !cancelled;
+	event->actual = moved;
 }
 
 /* --- the oracle reads ------------------------------------------------------------------------------------ */
@@ -248,9 +276,8 @@ static void read_event(const struct event *event)
 			violated("the device got a control request that is not what the guest sent");
 		mirror_request(&event->setup);
 		break;
-	case EVENT_CANCELLED:
-		reference.cancelled = reference.open && !memcmp(&event->setup, &reference.setup, sizeof(event->setup));
-		reference.cancelled_at = event->actual;
+	case EVENT_ENDED:
+		reference_ended(&reference, !event->told, event->actual);
 		break;
 	case EVENT_WALK:
 	case EVENT_OFFER:
@@ -310,6 +337,7 @@ bool __wrap_uhci_walk(struct bh_uhci *u, unsigned frame)
 	bool progress;
 
 	u->budget = 1u << 20;
+	assert(++walks < 10000);
 	if (!running->oracle)
 		write_down(EVENT_WALK)->id = u->frames_begun;
 	if (!running->oracle || running->device.free)
@@ -486,13 +514,15 @@ enum bh_answer __wrap_bh_bus_offer(struct bh_bus *b, const struct bh_token *toke
 
 /* --- one step --------------------------------------------------------------------------------------------- */
 
-/*
- * Where guest memory can be traced, this is the place to ask for it. (The regions of
- * fake_guest.h need the flag that says whose they are.)
- */
-static bool allow_traces(struct run *r)
+/* Guest memory is ours alone, and may be traced. False: this system cannot. */
+static bool allow_traces(struct fake_guest *g)
 {
-	return bh_engine_can_trace(&r->uhci->bus.engine);
+	struct bh_memory *m = &g->guest.memory;
+	const unsigned flags = BH_MEMORY_READ | BH_MEMORY_WRITE | BH_MEMORY_OURS;
+
+	assert_int_equal(bh_memory_remove(m, 0, FAKE_MEMORY_SIZE, NULL), 0);
+	assert_int_equal(bh_memory_add(m, 0, FAKE_MEMORY_SIZE, g->memory, flags), 0);
+	return bh_trace_enable(m, BH_TRACE_MPROTECT, NULL) == 0;
 }
 
 static struct bh_uhci_config config_of(const struct program *p, bool packets)
@@ -509,6 +539,14 @@ static struct bh_uhci_config config_of(const struct program *p, bool packets)
 	return config;
 }
 
+static void power_off(struct run *r)
+{
+	running = r;
+	bh_uhci_destroy(r->uhci);
+	r->uhci = NULL;
+	fake_guest_finish(&r->guest);
+}
+
 /* False: what the program wants verified cannot be, here. */
 static bool power_on(struct run *r, const struct program *p)
 {
@@ -517,13 +555,13 @@ static bool power_on(struct run *r, const struct program *p)
 
 	running = r;
 	fake_guest_init(&r->guest);
+	if (p->verification.what == BH_VERIFY_TRACE && !r->oracle && !allow_traces(&r->guest))
+		return false;
 	r->uhci = bh_uhci_create(&r->guest.guest, &config);
 	assert_non_null(r->uhci);
 	r->ops = uhci_source_ops;
 	r->ops.retire = law_retire;
 	r->uhci->source.ops = &r->ops;
-	if (p->verification.what == BH_VERIFY_TRACE && !allow_traces(r))
-		return false;
 	bh_pci_config_write(bh_uhci_pci(r->uhci), 4, command, 2);
 	device_init(&r->device, p, r->oracle);
 	driver_init(&r->driver, p, &r->guest, r->uhci);
@@ -533,13 +571,6 @@ static bool power_on(struct run *r, const struct program *p)
 	driver_out(&r->driver, USBINTR, 2, USBINTR_CRC | USBINTR_IOC | USBINTR_SHORT);
 	driver_out(&r->driver, USBCMD, 2, USBCMD_RS);
 	return true;
-}
-
-static void power_off(struct run *r)
-{
-	running = r;
-	bh_uhci_destroy(r->uhci);
-	fake_guest_finish(&r->guest);
 }
 
 static void compare_registers(void)
@@ -577,16 +608,27 @@ static void compare_guests(void)
 	compare_memory();
 }
 
+/* The controller is about to see that these queues are not there. */
+static void note_unlinked(void)
+{
+	for (unsigned q = 0; q < QUEUES; q++)
+		if (!(batch.driver.linked >> q & 1))
+			note_act(acts.unlinked, acts.seen[q]);
+}
+
 /* Time goes on by so much in both runs, and both controllers look. */
 static void let_time_pass(uint64_t us)
 {
 	moment++;
+	note_unlinked();
 	batch.guest.now_us += us;
 	oracle.guest.now_us += us;
 	running = &batch;
+	walks = 0;
 	bh_uhci_run(batch.uhci);
 	find_failure();
 	running = &oracle;
+	walks = 0;
 	bh_uhci_run(oracle.uhci);
 	compare_guests();
 }
@@ -747,34 +789,46 @@ static void add_totals(void)
 		totals.cancels[i] += c->cancels[i];
 }
 
-/* NULL: the law is kept. */
-static const char *run_program(const struct program *p)
+static void play(const struct program *p)
 {
 	static const struct action reset = {.kind = RESET};
 
+	play_actions(p);
+	play_tail(p);
+	let_device_return();
+	let_oracle_free();
+	if (*wrong)
+		return;
+	record.next = record.count = 0;
+	oracle.device.free = false;
+	act_in_both(&reset);
+	running = &oracle;
+	read_record();
+	compare_streams();
+	compare_counters();
+}
+
+/* NULL: the law is kept. */
+static const char *run_program(const struct program *p)
+{
 	*wrong = 0;
-	moment = 0;
+	moment = walks = 0;
+	in_offer = false;
 	acts = (struct acts){0};
 	expected = (struct expected){0};
 	reference = (struct reference){.program = p};
 	record.next = record.count = 0;
-	if (power_on(&batch, p) && power_on(&oracle, p)) {
-		play_actions(p);
-		play_tail(p);
-		let_device_return();
-		if (!*wrong)
-			let_oracle_free();
-		record.next = record.count = 0;
-		oracle.device.free = false;
-		act_in_both(&reset);
-		running = &oracle;
-		read_record();
-		if (!*wrong) {
-			compare_streams();
-			compare_counters();
-		}
-		add_totals();
+	if (setjmp(escape)) {
+		fake_guest_finish(&batch.guest); /* ends traces; the controllers are lost */
+		fake_guest_finish(&oracle.guest);
+		return wrong;
 	}
+	if (!power_on(&batch, p) || !power_on(&oracle, p))
+		violated("guest memory cannot be traced here");
+	else
+		play(p);
+	if (batch.uhci)
+		add_totals();
 	power_off(&batch);
 	power_off(&oracle);
 	return *wrong ? wrong : NULL;

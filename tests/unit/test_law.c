@@ -228,7 +228,7 @@ static void obey(const char *test, enum bh_verify what, uint64_t rounds)
 static void exact_verification_keeps_the_law(void **state)
 {
 	(void)state;
-	obey(__func__, BH_VERIFY_EXACT, 800);
+	obey(__func__, BH_VERIFY_EXACT, 600);
 }
 
 static void checksum_verification_keeps_the_law(void **state)
@@ -249,6 +249,16 @@ static void buffer_verification_keeps_the_law_with_fresh_buffers(void **state)
 	obey(__func__, BH_VERIFY_BUFFER, 400);
 }
 
+static void trace_verification_keeps_the_law(void **state)
+{
+	struct program p = {.verification = {.what = BH_VERIFY_TRACE}};
+
+	(void)state;
+	if (run_program(&p))
+		skip(); /* it has said why */
+	obey(__func__, BH_VERIFY_TRACE, 200);
+}
+
 static int free_memory(void **state)
 {
 	(void)state;
@@ -266,6 +276,7 @@ int main(void)
 		cmocka_unit_test(checksum_verification_keeps_the_law),
 		cmocka_unit_test(td_verification_keeps_the_law_with_fresh_descriptors),
 		cmocka_unit_test(buffer_verification_keeps_the_law_with_fresh_buffers),
+		cmocka_unit_test(trace_verification_keeps_the_law),
 	};
 	const char *filter = getenv("BH_TEST_NAME");
 
