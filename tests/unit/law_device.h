@@ -20,6 +20,8 @@ struct packet {
 	uint64_t number;
 	enum bh_status status;
 	bool halted; /* STALL because of an earlier one: it has no number */
+	uint64_t id;    /* OUT: of the descriptor it was copied from, */
+	uint32_t token; /* and this was in it */
 	bool cut;    /* the guest took it out of the list, the engine says, and left others before it */
 	uint8_t length;
 	uint32_t issued_at;
@@ -35,8 +37,10 @@ struct stream {
 struct pipe {
 	struct bh_transfer *transfer;
 	uint32_t moved;
+	unsigned index; /* of the next packet in the transfer */
 	bool cancelled, frozen;
 	uint32_t issued_at;
+	uint64_t answered_frame; /* interrupt, with batches; 0: none yet */
 	uint64_t number; /* of the next packet */
 	uint64_t taken;  /* OUT */
 	bool halted;
@@ -63,6 +67,7 @@ static void device_requested(struct law_device *v, const struct bh_transfer *t);
 static void device_request_ends(struct law_device *v, bool cancelled, uint32_t moved);
 static void device_ends(struct law_device *v, unsigned e);
 static void device_ended(struct law_device *v, unsigned e);
+static void device_takes(unsigned e, unsigned index, struct packet *k);
 static void device_was_reset(struct law_device *v);
 static uint32_t moment_now(void);
 
@@ -158,6 +163,8 @@ static inline struct packet *pend(struct law_device *v, unsigned e)
 		assert_non_null(p->pending);
 	}
 	p->pending[p->pending_count] = (struct packet){.number = p->number, .issued_at = p->issued_at};
+	if (!endpoint_is_in(e))
+		device_takes(e, p->index++, &p->pending[p->pending_count]);
 	return &p->pending[p->pending_count++];
 }
 
@@ -347,7 +354,7 @@ static void law_submit(struct bh_device *d, struct bh_transfer *t)
 	if (!v->oracle)
 		device_lost(v, e, false); /* what was not told by now never will be */
 	p->transfer = t;
-	p->moved = 0;
+	p->moved = p->index = 0;
 	p->cancelled = p->frozen = false;
 	p->issued_at = moment_now();
 	if (v->oracle)
@@ -392,8 +399,10 @@ static void law_reset(struct bh_device *d)
 	if (v->control)
 		end_control(v, true);
 	device_was_reset(v);
-	for (unsigned e = 0; e < ENDPOINTS; e++)
+	for (unsigned e = 0; e < ENDPOINTS; e++) {
 		v->pipes[e].halted = false;
+		v->pipes[e].answered_frame = 0;
+	}
 }
 
 /* The endpoint starts over: what is still being cancelled moves no more. */
@@ -402,6 +411,7 @@ static inline void start_over(struct law_device *v, unsigned e)
 	v->pipes[e].frozen = v->pipes[e].transfer;
 	device_lost(v, e, true);
 	v->pipes[e].halted = false;
+	v->pipes[e].answered_frame = 0;
 }
 
 static void law_set(struct bh_device *d, uint8_t value, struct bh_transfer *t)

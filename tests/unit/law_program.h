@@ -261,7 +261,7 @@ static inline void add_random(struct program *p, struct dice *d, unsigned step, 
 		add_wait(p, d, step);
 		return;
 	}
-	if (kind == RING && !one_in(d, 4))
+	if (kind == RING && !one_in(d, 2))
 		return;
 	a = add_action(p, step, kind, queue);
 	a->at = (uint8_t)roll(d, one_in(d, 2) ? 3 : 8);

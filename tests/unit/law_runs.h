@@ -67,6 +67,7 @@ static struct event after_offer[4]; /* events in the course of one, that the ora
 static unsigned after_count;
 static bool in_offer;
 static unsigned walks; /* in this look at the schedule */
+static bool ended;     /* a transfer */
 static struct expected expected;
 static struct reference reference;
 static uint32_t moment; /* counts the times that both controllers are run */
@@ -192,6 +193,16 @@ static void device_ends(struct law_device *v, unsigned e)
 		expected.kept += pending_bytes(e);
 }
 
+/* Whose packet this is: every record of a batch is one. */
+static void device_takes(unsigned e, unsigned index, struct packet *k)
+{
+	const struct bh_batch *b = &endpoint_of(&batch, e)->destination.batch;
+
+	assert(index < b->count);
+	k->id = b->records[index].id;
+	k->token = b->records[index].token;
+}
+
 /* Of what was sent, only so much is the outcome: the rest is W, whatever becomes of that. */
 static void device_ended(struct law_device *v, unsigned e)
 {
@@ -199,6 +210,7 @@ static void device_ended(struct law_device *v, unsigned e)
 	struct pipe *p = &v->pipes[e];
 	uint32_t end = 0;
 
+	ended = true;
 	if (v->oracle || endpoint_is_in(e) || ep->destination.state != BH_DATA)
 		return;
 	for (unsigned i = 0; i < p->pending_count; i++) {
@@ -234,6 +246,7 @@ static void device_request_ends(struct law_device *v, bool cancelled, uint32_t m
 	(void)v;
 	event->told = !cancelled;
 	event->actual = moved;
+	ended = true;
 }
 
 /* --- the oracle reads ------------------------------------------------------------------------------------ */
@@ -401,6 +414,31 @@ static void find_failure(void)
 	write_down(EVENT_FAILED)->id = a->failed_since;
 }
 
+/* The packet was made from this descriptor, as far as is verified: or what it was told of is not what was sent. */
+static void check_descriptor(unsigned e, const struct packet *k, const struct bh_descriptor *d)
+{
+	enum bh_verify what = batch.driver.program->verification.what;
+
+	if (endpoint_is_in(e) || what == BH_VERIFY_BUFFER)
+		return;
+	if (k->id != d->id || (what != BH_VERIFY_TD && k->token != d->token))
+		violated("packet %" PRIu64 " to endpoint %02x was told of by another descriptor", k->number,
+		         endpoints[e].address);
+}
+
+/* An interrupt endpoint answers once in a frame. */
+static void check_frame(unsigned e)
+{
+	struct pipe *p = &batch.device.pipes[e];
+	uint64_t frame = batch.uhci->bus.engine.frame;
+
+	if (endpoints[e].type != BH_INTERRUPT)
+		return;
+	if (p->answered_frame == frame && frame)
+		violated("endpoint %02x answered twice in a frame", endpoints[e].address);
+	p->answered_frame = frame;
+}
+
 /* The guest was told of a packet that the device answered: of which? */
 static void account_for(const struct bh_token *token, const struct bh_descriptor *d, uint64_t unanswered)
 {
@@ -417,6 +455,8 @@ static void account_for(const struct bh_token *token, const struct bh_descriptor
 		         endpoints[e].address);
 		return;
 	}
+	check_descriptor(e, &p->pending[0], d);
+	check_frame(e);
 	memmove(p->pending, p->pending + 1, --p->pending_count * sizeof(*p->pending));
 }
 
@@ -465,11 +505,29 @@ static enum bh_answer ask_reference(struct bh_bus *b, const struct bh_token *tok
 	return bh_bus_retire(b, d, reply.actual, reply.status);
 }
 
+/* What a wire would have shown of a packet to an endpoint: the oracle's engine is not believed, either. */
+static struct reply wire_reply(const struct bh_token *token, const struct bh_descriptor *d)
+{
+	unsigned e = index_of((uint8_t)(token->endpoint | (d->in ? BH_ENDPOINT_IN : 0)));
+	const struct pipe *p = &oracle.device.pipes[e];
+	enum bh_status status;
+	uint32_t length;
+
+	if (!is_heard(&oracle.uhci->bus, token) || e == ENDPOINTS || (!d->in && d->length > endpoints[e].max_packet))
+		return (struct reply){BH_NO_RESPONSE, 0};
+	status = p->halted ? BH_STALL : packet_status(oracle.device.program, e, p->number);
+	if (status != BH_SUCCESS)
+		return (struct reply){status, 0};
+	length = d->in ? packet_length(oracle.device.program, e, p->number) : d->length;
+	return length <= d->length ? (struct reply){BH_SUCCESS, length} : (struct reply){BH_BABBLE, 0};
+}
+
 static enum bh_answer offer_oracle(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d)
 {
 	const struct event *event = read_record();
 	bool control = token->endpoint == 0 && is_heard(b, token);
 	enum bh_answer answer;
+	struct reply wire;
 
 	if (!event || event->kind != EVENT_OFFER || event->id != d->id) {
 		violated("other offers: %" PRIx64 " with packets, %" PRIx64 " with batches", d->id,
@@ -483,7 +541,11 @@ static enum bh_answer offer_oracle(struct bh_bus *b, const struct bh_token *toke
 		return BH_ANSWER_BUSY; /* NAK */
 	}
 	oracle.told.told = false;
+	wire = wire_reply(token, d);
 	answer = control ? ask_reference(b, token, d) : __real_bh_bus_offer(b, token, d);
+	if (!control && (wire.status != oracle.told.status || wire.actual != oracle.told.actual))
+		violated("descriptor %" PRIx64 ": %s, %u bytes on a wire; %s, %u bytes with packets", d->id,
+		         bh_status_name(wire.status), wire.actual, bh_status_name(oracle.told.status), oracle.told.actual);
 	if (answer != event->answer || oracle.told.told != event->told)
 		violated("descriptor %" PRIx64 ": answer %d with packets, %d with batches", d->id, answer, event->answer);
 	else if (event->told && (event->status != oracle.told.status || event->actual != oracle.told.actual))
@@ -645,8 +707,11 @@ static void act_in_both(const struct action *a)
 static void device_works(bool at_once)
 {
 	running = &batch;
+	ended = false;
 	device_goes_on(&batch.device, at_once);
 	find_failure();
+	if (ended && uhci_running(batch.uhci) && batch.guest.run_at_us > batch.guest.now_us)
+		violated("a transfer ended, and the controller does not look at once");
 }
 
 /* --- a whole program ---------------------------------------------------------------------------------------- */
