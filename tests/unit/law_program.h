@@ -353,6 +353,8 @@ static inline struct program make_program(uint64_t seed, enum bh_verify what)
 		else
 			for (unsigned k = 1 + roll(&d, 3); k; k--)
 				add_append(&p, &d, 0, queue);
+		if (one_in(&d, 10))
+			add_action(&p, 0, RING, queue);
 	}
 	for (unsigned step = 1; step < steps; step++) {
 		for (unsigned k = one_in(&d, unquiet) ? 1 + roll(&d, 4) : 0; k; k--)

@@ -13,6 +13,8 @@
 #define TESTS_LAW_RUNS_H
 
 #include <assert.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <guest/trace.h>
 
@@ -57,6 +59,13 @@ struct expected {
 	uint64_t ahead, kept, failures;
 };
 
+/* Totals over all programs: a test that never meets what it is about proves nothing. */
+static struct {
+	uint64_t programs, batches, packets, busy, ahead, kept, failures, cancels[BH_CANCEL_COUNT];
+	uint64_t failed_changed, failed_withdrawn; /* packets */
+	uint64_t mismatches, early, given_up;
+} totals;
+
 static struct run batch = {.oracle = false}, oracle = {.oracle = true};
 static struct run *running; /* whose turn it is */
 static struct {
@@ -79,7 +88,7 @@ static uint32_t moment_now(void)
 }
 
 /* How a run ends at once, where it cannot go on; its memory is lost. */
-static jmp_buf escape;
+static sigjmp_buf escape;
 
 #define violated(...)                                                                          \
 	do {                                                                                   \
@@ -92,7 +101,17 @@ _Noreturn void __assert_fail(const char *expression, const char *file, unsigned 
 {
 	(void)function;
 	violated("assertion failed: %s (%s:%u)", expression, file, line);
-	longjmp(escape, 1);
+	siglongjmp(escape, 1);
+}
+
+/* A program takes a millisecond. */
+#define PATIENCE_S 5u
+
+static void out_of_patience(int number)
+{
+	(void)number;
+	violated("no end after %u s", PATIENCE_S);
+	siglongjmp(escape, 1);
 }
 
 /* --- the record ------------------------------------------------------------------------------------ */
@@ -119,6 +138,13 @@ static struct bh_endpoint *endpoint_of(const struct run *r, unsigned e)
 
 /* --- what the device reports -------------------------------------------------------------------------- */
 
+/*
+ * TODO: withdrawn=fail is not obeyed where verification at a retry finds that the list
+ * leads elsewhere, nor where the queue was seen unlinked and the address is in use again.
+ * When it is, make this true.
+ */
+#define WITHDRAWN_ALWAYS_FAILS false
+
 /* Is there only one queue that ever had something for the endpoint? */
 static bool is_alone(unsigned e)
 {
@@ -141,11 +167,16 @@ static void check_lost(unsigned e, const struct packet *k, bool failed)
 		if (!changed && !(batch.driver.program->withdrawn_fails && taken))
 			violated("a FAILURE, and the guest had changed nothing that endpoint %02x was sent",
 			         endpoints[e].address);
+		*(changed ? &totals.failed_changed : &totals.failed_withdrawn) += 1;
 	} else if (endpoint_is_in(e)) {
 		if (!reset)
 			violated("packet %" PRIu64 " of endpoint %02x was fetched and lost", k->number, endpoints[e].address);
 	} else if (!taken && !reset && k->status == BH_SUCCESS && !(changed && k->length == 0)) {
 		violated("packet %" PRIu64 " to endpoint %02x was sent, and the guest never heard of it", k->number,
+		         endpoints[e].address);
+	} else if (WITHDRAWN_ALWAYS_FAILS && batch.driver.program->withdrawn_fails && !reset && k->status == BH_SUCCESS &&
+	           k->length) {
+		violated("packet %" PRIu64 " to endpoint %02x was withdrawn, and that is no FAILURE", k->number,
 		         endpoints[e].address);
 	}
 }
@@ -193,7 +224,7 @@ static void device_ends(struct law_device *v, unsigned e)
 		expected.kept += pending_bytes(e);
 }
 
-/* Whose packet this is: every record of a batch is one. */
+/* Whose packet this is: every record of a batch is one. In a transfer the toggle alternates, whatever a record says. */
 static void device_takes(unsigned e, unsigned index, struct packet *k)
 {
 	const struct bh_batch *b = &endpoint_of(&batch, e)->destination.batch;
@@ -201,6 +232,8 @@ static void device_takes(unsigned e, unsigned index, struct packet *k)
 	assert(index < b->count);
 	k->id = b->records[index].id;
 	k->token = b->records[index].token;
+	if (index && TD_TOKEN_TOGGLE(k->token) == TD_TOKEN_TOGGLE(b->records[index - 1].token))
+		violated("endpoint %02x: a packet went with the wrong toggle", endpoints[e].address);
 }
 
 /* Of what was sent, only so much is the outcome: the rest is W, whatever becomes of that. */
@@ -398,20 +431,29 @@ void __wrap_bh_engine_frame(struct bh_engine *e, uint64_t frame)
 		count_kept(before);
 }
 
-static void find_failure(void)
+/*
+ * e: the endpoint under offer, or none. A failure of that one is the answer to the
+ * offer; the device was still there for it where another one failed in its course.
+ * True: that one.
+ */
+static bool find_failure(unsigned e)
 {
 	const struct bh_attached *a = batch.device.device.bus_data;
+	bool own = false;
 
 	if (batch.uhci->bus.engine.counters.failures == expected.failures)
-		return;
+		return false;
 	expected.failures++;
-	for (unsigned e = 0; e < ENDPOINTS; e++) {
-		const struct bh_endpoint *ep = endpoint_of(&batch, e);
+	for (unsigned i = 0; i < ENDPOINTS; i++) {
+		const struct bh_endpoint *ep = endpoint_of(&batch, i);
 
-		if (ep && ep->destination.engine && ep->destination.state == BH_FAILURE)
-			lose(e, true);
+		if (ep && ep->destination.engine && ep->destination.state == BH_FAILURE) {
+			lose(i, true);
+			own |= i == e;
+		}
 	}
-	write_down(EVENT_FAILED)->id = a->failed_since;
+	(own ? write_down(EVENT_FAILED) : write_down_after(EVENT_FAILED))->id = a->failed_since;
+	return own;
 }
 
 /* The packet was made from this descriptor, as far as is verified: or what it was told of is not what was sent. */
@@ -440,16 +482,12 @@ static void check_frame(unsigned e)
 }
 
 /* The guest was told of a packet that the device answered: of which? */
-static void account_for(const struct bh_token *token, const struct bh_descriptor *d, uint64_t unanswered)
+static void account_for(unsigned e, const struct bh_descriptor *d)
 {
-	unsigned e = index_of((uint8_t)(token->endpoint | (token->pid == BH_PID_IN ? BH_ENDPOINT_IN : 0)));
-	const struct bh_attached *a = batch.device.device.bus_data;
-	struct pipe *p;
+	struct pipe *p = &batch.device.pipes[e];
 
-	if (token->endpoint == 0 || unanswered != batch.uhci->bus.counters.unanswered || a->failed || e == ENDPOINTS ||
-	    (!d->in && d->length > endpoints[e].max_packet))
+	if (!d->in && d->length > endpoints[e].max_packet)
 		return;
-	p = &batch.device.pipes[e];
 	if (p->pending_count == 0) {
 		violated("endpoint %02x: the guest was told of a packet that the device did not have",
 		         endpoints[e].address);
@@ -460,22 +498,28 @@ static void account_for(const struct bh_token *token, const struct bh_descriptor
 	memmove(p->pending, p->pending + 1, --p->pending_count * sizeof(*p->pending));
 }
 
+static unsigned endpoint_of_token(const struct bh_token *token)
+{
+	return index_of((uint8_t)(token->endpoint | (token->pid == BH_PID_IN ? BH_ENDPOINT_IN : 0)));
+}
+
 static enum bh_answer offer_batch(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d)
 {
 	uint64_t unanswered = b->counters.unanswered;
-	unsigned before = token->pid == BH_PID_SETUP ? withdrawn_ins(false) : 0;
+	unsigned before = token->pid == BH_PID_SETUP ? withdrawn_ins(false) : 0, e = endpoint_of_token(token);
 	enum bh_answer answer;
 	struct event *event;
+	bool failed;
 
 	batch.told.told = false;
 	after_count = 0;
 	in_offer = true;
 	answer = __real_bh_bus_offer(b, token, d);
+	failed = find_failure(e);
 	in_offer = false;
 	count_kept(before);
-	find_failure();
-	if (batch.told.told)
-		account_for(token, d, unanswered);
+	if (batch.told.told && e < ENDPOINTS && !failed && unanswered == b->counters.unanswered)
+		account_for(e, d);
 	event = write_down(EVENT_OFFER);
 	event->id = d->id;
 	event->answer = answer;
@@ -508,7 +552,7 @@ static enum bh_answer ask_reference(struct bh_bus *b, const struct bh_token *tok
 /* What a wire would have shown of a packet to an endpoint: the oracle's engine is not believed, either. */
 static struct reply wire_reply(const struct bh_token *token, const struct bh_descriptor *d)
 {
-	unsigned e = index_of((uint8_t)(token->endpoint | (d->in ? BH_ENDPOINT_IN : 0)));
+	unsigned e = endpoint_of_token(token);
 	const struct pipe *p = &oracle.device.pipes[e];
 	enum bh_status status;
 	uint32_t length;
@@ -688,7 +732,7 @@ static void let_time_pass(uint64_t us)
 	running = &batch;
 	walks = 0;
 	bh_uhci_run(batch.uhci);
-	find_failure();
+	find_failure(ENDPOINTS);
 	running = &oracle;
 	walks = 0;
 	bh_uhci_run(oracle.uhci);
@@ -709,7 +753,7 @@ static void device_works(bool at_once)
 	running = &batch;
 	ended = false;
 	device_goes_on(&batch.device, at_once);
-	find_failure();
+	find_failure(ENDPOINTS);
 	if (ended && uhci_running(batch.uhci) && batch.guest.run_at_us > batch.guest.now_us)
 		violated("a transfer ended, and the controller does not look at once");
 }
@@ -831,11 +875,6 @@ static void compare_counters(void)
 		         reference.accepted, reference.delivered, reference.abandoned);
 }
 
-/* Totals over all programs: a test that never meets what it is about proves nothing. */
-static struct {
-	uint64_t programs, batches, packets, busy, ahead, kept, failures, cancels[BH_CANCEL_COUNT], mismatches, early, given_up;
-} totals;
-
 static void add_totals(void)
 {
 	const struct bh_engine_counters *c = &batch.uhci->bus.engine.counters;
@@ -883,11 +922,13 @@ static const char *run_program(const struct program *p)
 	expected = (struct expected){0};
 	reference = (struct reference){.program = p};
 	record.next = record.count = 0;
-	if (setjmp(escape)) {
+	signal(SIGALRM, out_of_patience);
+	if (sigsetjmp(escape, true)) {
 		fake_guest_finish(&batch.guest); /* ends traces; the controllers are lost */
 		fake_guest_finish(&oracle.guest);
 		return wrong;
 	}
+	alarm(PATIENCE_S);
 	if (!power_on(&batch, p) || !power_on(&oracle, p))
 		violated("guest memory cannot be traced here");
 	else
@@ -896,6 +937,7 @@ static const char *run_program(const struct program *p)
 		add_totals();
 	power_off(&batch);
 	power_off(&oracle);
+	alarm(0);
 	return *wrong ? wrong : NULL;
 }
 
