@@ -20,7 +20,7 @@ struct reference {
 	bool open;             /* the request is not over */
 	bool started;          /* an IN token, or STATUS, has come: no more OUT data is taken */
 	bool executed;         /* the device got it */
-	bool owed;             /* the guest was told so */
+	bool owed;             /* the guest was told so, or all that there is to send */
 	bool doomed;           /* being cancelled for a SETUP */
 	bool cancelled;
 	uint32_t cancelled_at;
@@ -118,6 +118,7 @@ static inline struct reply reference_data_out(struct reference *r, const uint8_t
 	memcpy(r->data + r->moved, from, length);
 	r->moved += length;
 	r->accepted += length;
+	r->owed = r->moved == bh_get_le16(r->setup.wLength); /* it has all there is: no need to wait for STATUS */
 	return (struct reply){BH_SUCCESS, length};
 }
 

@@ -143,6 +143,12 @@ static inline enum bh_status request_status(const struct program *p, const struc
 	return BH_SUCCESS;
 }
 
+/* A request that takes for ever, unless the guest goes on to STATUS or another one. */
+static inline bool request_hangs(const struct program *p, const struct bh_setup *s)
+{
+	return p->gated && s->bmRequestType == 0xc0 && mix(p->seed, 700, bh_get_le16(s->wValue)) % 2;
+}
+
 static inline uint8_t request_byte(const struct program *p, const struct bh_setup *s, uint32_t i)
 {
 	return (uint8_t)mix(p->seed + 1, bh_get_le16(s->wValue), i);
@@ -287,7 +293,7 @@ static inline void device_control(struct law_device *v, struct bh_transfer *t)
 	v->control_moved = 0;
 	v->control_cancelled = false;
 	device_requested(v, t);
-	if (v->program->pace == 0 || one_in(&v->dice, 3))
+	if ((v->program->pace == 0 || one_in(&v->dice, 3)) && !request_hangs(v->program, &t->setup))
 		end_control(v, false);
 }
 
@@ -295,19 +301,21 @@ static inline void device_control(struct law_device *v, struct bh_transfer *t)
 static inline void control_goes_on(struct law_device *v)
 {
 	uint32_t actual;
+	bool hangs;
 
 	if (!v->control)
 		return;
+	hangs = request_hangs(v->program, &v->control->setup);
 	if (v->control_cancelled) {
 		if (one_in(&v->dice, 2))
-			end_control(v, !one_in(&v->dice, 3));
+			end_control(v, hangs || !one_in(&v->dice, 3));
 		return;
 	}
 	request_status(v->program, &v->control->setup, &actual);
 	if ((v->control->setup.bmRequestType & BH_ENDPOINT_IN) && v->control_moved + CONTROL_MAX < actual &&
 	    one_in(&v->dice, 2))
 		v->control_moved += CONTROL_MAX;
-	else if (v->program->pace < 2 || one_in(&v->dice, 4))
+	else if (!hangs && (v->program->pace < 2 || one_in(&v->dice, 4)))
 		end_control(v, false);
 }
 
@@ -332,7 +340,7 @@ static inline void device_goes_on(struct law_device *v, bool at_once)
 		else
 			some_packets(v, e, at_once ? 1000 : some(v));
 	}
-	if (at_once && v->control)
+	if (at_once && v->control && (v->control_cancelled || !request_hangs(v->program, &v->control->setup)))
 		end_control(v, v->control_cancelled);
 	else
 		control_goes_on(v);

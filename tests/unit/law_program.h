@@ -203,8 +203,8 @@ static inline void add_control(struct program *p, struct dice *d, unsigned step)
 	if (kind > 2 && !one_in(d, 6)) {
 		a->length = (uint16_t)roll(d, 41);
 		a->count = (uint8_t)((a->length + CONTROL_MAX - 1) / CONTROL_MAX);
-		if (one_in(d, 4))
-			a->count = (uint8_t)roll(d, 7); /* STATUS early, or too much data */
+		if (one_in(d, 3))
+			a->count = (uint8_t)(one_in(d, 2) ? 0 : roll(d, 7)); /* STATUS early, or too much data */
 	}
 	a->flags |= (one_in(d, 12) ? F_NO_STATUS : 0) | (one_in(d, 40) ? F_ODD_SETUP : 0);
 }

@@ -604,6 +604,9 @@ static enum bh_answer offer_free(struct bh_bus *b, const struct bh_token *token,
 	enum bh_answer answer;
 
 	oracle.told.told = false;
+	if (token->endpoint == 0 && token->pid == BH_PID_IN && reference.open &&
+	    request_hangs(reference.program, &reference.setup))
+		return BH_ANSWER_BUSY;
 	if (token->endpoint == 0 && is_heard(b, token))
 		answer = ask_reference(b, token, d);
 	else
