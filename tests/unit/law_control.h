@@ -147,6 +147,13 @@ static inline void reference_busy(struct reference *r, enum bh_pid pid)
 		r->doomed = false; /* the SETUP was taken back, and this is STATUS */
 }
 
+/* Would the device say NAK for ever? Not to SETUP, nor to STATUS of what it has data for. */
+static inline bool reference_hangs(const struct reference *r, enum bh_pid pid)
+{
+	return r->open && request_hangs(r->program, &r->setup) && pid != BH_PID_SETUP &&
+	       !(pid == BH_PID_OUT && reference_is_in(r));
+}
+
 /* The request's transfer is over, after actual bytes. */
 static inline void reference_ended(struct reference *r, bool cancelled, uint32_t actual)
 {

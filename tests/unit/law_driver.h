@@ -230,14 +230,16 @@ static inline void do_control(struct driver *v, const struct action *a)
 
 	if (v->queues[a->queue].used + a->count + 2u > SLOTS)
 		return;
-	td = append(v, a->queue, control, make_token(BH_PID_SETUP, 0, false, a->flags & F_ODD_SETUP ? 7 : 8), LINK_VF);
+	td = append(v, a->queue, control,
+	            make_token(BH_PID_SETUP, 0, false, a->flags & F_ODD_SETUP ? 7 : 8), LINK_VF);
 	if (!td)
 		return;
 	memcpy(v->guest->memory + BUFFER(a->queue, slot_of(a->queue, td)), &setup, sizeof(setup));
 	for (unsigned n = 0; n < a->count && a->length; n++) {
 		uint32_t packet = left ? BH_MIN(left, CONTROL_MAX) : CONTROL_MAX;
 
-		td = append(v, a->queue, control | TD_SPD, make_token(in ? BH_PID_IN : BH_PID_OUT, 0, !(n & 1), packet), LINK_VF);
+		td = append(v, a->queue, control | TD_SPD,
+		            make_token(in ? BH_PID_IN : BH_PID_OUT, 0, !(n & 1), packet), LINK_VF);
 		if (!td)
 			return;
 		fill(v, BUFFER(a->queue, slot_of(a->queue, td)), BUFFER_SIZE, in ? 1 : 7 + a->data, in ? 0 : n);

@@ -98,7 +98,7 @@ enum action_kind {
 	ACTION_KINDS
 };
 
-/* APPEND; all but PLAIN_TOGGLE may be combined */
+/* APPEND */
 #define F_IOC      0x01u /* on the last of them */
 #define F_SPD      0x02u
 #define F_BREADTH  0x04u /* not depth first */
@@ -114,7 +114,16 @@ enum action_kind {
 #define F_CONFIGURE 0x10u /* SET_CONFIGURATION */
 #define F_INTERFACE 0x20u /* SET_INTERFACE */
 /* CHANGE */
-enum change { CHANGE_BYTE, CHANGE_TOGGLE, CHANGE_LENGTH, CHANGE_POINTER, CHANGE_ENDPOINT, CHANGE_IOC, CHANGE_SPD, CHANGES };
+enum change {
+	CHANGE_BYTE,
+	CHANGE_TOGGLE,
+	CHANGE_LENGTH,
+	CHANGE_POINTER,
+	CHANGE_ENDPOINT,
+	CHANGE_IOC,
+	CHANGE_SPD,
+	CHANGES
+};
 
 struct action {
 	uint16_t step;
@@ -381,10 +390,12 @@ static inline void print_action(const struct action *a)
 		"append", "control", "link", "unlink", "cancel", "drop", "cut", "remove", "replace", "change",
 		"deactivate", "activate", "ring", "tend", "ack", "reset port", "wait",
 	};
-	static const char *const append_flags[] = {"IOC", "SPD", "breadth", "toggle-break", "last-inactive", "one-try",
-	                                           "low-speed"};
-	static const char *const control_flags[] = {"in", "no-status", "odd-setup", "clear-halt", "set-configuration",
-	                                            "set-interface"};
+	static const char *const append_flags[] = {
+		"IOC", "SPD", "breadth", "toggle-break", "last-inactive", "one-try", "low-speed",
+	};
+	static const char *const control_flags[] = {
+		"in", "no-status", "odd-setup", "clear-halt", "set-configuration", "set-interface",
+	};
 	static const char *const changes[] = {"byte", "toggle", "length", "pointer", "endpoint", "IOC", "SPD"};
 
 	fprintf(stderr, "#   step %2u: %s", a->step, names[a->kind]);

@@ -165,12 +165,12 @@ static void check_lost(unsigned e, const struct packet *k, bool failed)
 		if (acts.unlinked[e] > since && is_alone(e) && !batch.driver.program->withdrawn_fails)
 			violated("a FAILURE, and the queue had been taken out of the schedule meanwhile");
 		if (!changed && !(batch.driver.program->withdrawn_fails && taken))
-			violated("a FAILURE, and the guest had changed nothing that endpoint %02x was sent",
-			         endpoints[e].address);
+			violated("a FAILURE, and endpoint %02x was sent nothing that was changed", endpoints[e].address);
 		*(changed ? &totals.failed_changed : &totals.failed_withdrawn) += 1;
 	} else if (endpoint_is_in(e)) {
 		if (!reset)
-			violated("packet %" PRIu64 " of endpoint %02x was fetched and lost", k->number, endpoints[e].address);
+			violated("packet %" PRIu64 " of endpoint %02x was fetched and lost", k->number,
+			         endpoints[e].address);
 	} else if (!taken && !reset && k->status == BH_SUCCESS && !(changed && k->length == 0)) {
 		violated("packet %" PRIu64 " to endpoint %02x was sent, and the guest never heard of it", k->number,
 		         endpoints[e].address);
@@ -224,7 +224,7 @@ static void device_ends(struct law_device *v, unsigned e)
 		expected.kept += pending_bytes(e);
 }
 
-/* Whose packet this is: every record of a batch is one. In a transfer the toggle alternates, whatever a record says. */
+/* Whose packet it is: every record of a batch is one. In a transfer the toggle alternates, whatever a record says. */
 static void device_takes(unsigned e, unsigned index, struct packet *k)
 {
 	const struct bh_batch *b = &endpoint_of(&batch, e)->destination.batch;
@@ -589,12 +589,15 @@ static enum bh_answer offer_oracle(struct bh_bus *b, const struct bh_token *toke
 	answer = control ? ask_reference(b, token, d) : __real_bh_bus_offer(b, token, d);
 	if (!control && (wire.status != oracle.told.status || wire.actual != oracle.told.actual))
 		violated("descriptor %" PRIx64 ": %s, %u bytes on a wire; %s, %u bytes with packets", d->id,
-		         bh_status_name(wire.status), wire.actual, bh_status_name(oracle.told.status), oracle.told.actual);
+		         bh_status_name(wire.status), wire.actual, bh_status_name(oracle.told.status),
+		         oracle.told.actual);
 	if (answer != event->answer || oracle.told.told != event->told)
-		violated("descriptor %" PRIx64 ": answer %d with packets, %d with batches", d->id, answer, event->answer);
+		violated("descriptor %" PRIx64 ": answer %d with packets, %d with batches", d->id, answer,
+		         event->answer);
 	else if (event->told && (event->status != oracle.told.status || event->actual != oracle.told.actual))
 		violated("descriptor %" PRIx64 ": %s, %u bytes with packets; %s, %u bytes with batches", d->id,
-		         bh_status_name(oracle.told.status), oracle.told.actual, bh_status_name(event->status), event->actual);
+		         bh_status_name(oracle.told.status), oracle.told.actual, bh_status_name(event->status),
+		         event->actual);
 	return answer;
 }
 
@@ -604,8 +607,7 @@ static enum bh_answer offer_free(struct bh_bus *b, const struct bh_token *token,
 	enum bh_answer answer;
 
 	oracle.told.told = false;
-	if (token->endpoint == 0 && token->pid == BH_PID_IN && reference.open &&
-	    request_hangs(reference.program, &reference.setup))
+	if (token->endpoint == 0 && reference_hangs(&reference, token->pid))
 		return BH_ANSWER_BUSY;
 	if (token->endpoint == 0 && is_heard(b, token))
 		answer = ask_reference(b, token, d);

@@ -219,12 +219,15 @@ static void print_totals(const char *test)
 {
 	if (!getenv("BH_TEST_TOTALS"))
 		return;
-	fprintf(stderr, "# %s: %" PRIu64 " programs, %" PRIu64 " batches, %" PRIu64 " packets, %" PRIu64 " busy; W %" PRIu64
-	        ", K %" PRIu64 ", F %" PRIu64 ", C %" PRIu64 " (%" PRIu64 " given up); %" PRIu64 " mismatches, cancels: changed %"
-	        PRIu64 ", withdrawn %" PRIu64 ", linger %" PRIu64 ", reset %" PRIu64 "\n",
-	        test, totals.programs, totals.batches, totals.packets, totals.busy, totals.ahead, totals.kept, totals.failures,
-	        totals.early, totals.given_up, totals.mismatches, totals.cancels[BH_CANCEL_CHANGED],
-	        totals.cancels[BH_CANCEL_WITHDRAWN], totals.cancels[BH_CANCEL_LINGER], totals.cancels[BH_CANCEL_RESET]);
+	fprintf(stderr,
+	        "# %s: %" PRIu64 " programs, %" PRIu64 " batches, %" PRIu64 " packets, %" PRIu64 " busy;"
+	        " W %" PRIu64 ", K %" PRIu64 ", F %" PRIu64 ", C %" PRIu64 " (%" PRIu64 " given up);"
+	        " %" PRIu64 " mismatches, cancels: changed %" PRIu64 ", withdrawn %" PRIu64 ", linger %" PRIu64
+	        ", reset %" PRIu64 "\n",
+	        test, totals.programs, totals.batches, totals.packets, totals.busy, totals.ahead, totals.kept,
+	        totals.failures, totals.early, totals.given_up, totals.mismatches, totals.cancels[BH_CANCEL_CHANGED],
+	        totals.cancels[BH_CANCEL_WITHDRAWN], totals.cancels[BH_CANCEL_LINGER],
+	        totals.cancels[BH_CANCEL_RESET]);
 }
 
 /* In all 10,000 programs, or 200,000. */
