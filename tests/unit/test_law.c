@@ -21,8 +21,7 @@
  *   W  OUT that the device took and the guest then withdrew. The oracle's device is
  *      given exactly these packets, at the same place in its stream. The guest has to
  *      have taken something from that endpoint's queues since they were issued, or reset
- *      it; their bytes add up to ahead_bytes. An empty packet is no bytes: it may also
- *      be lost, and sent again, where its descriptor was only changed in place.
+ *      it; their bytes add up to ahead_bytes.
  *   K  IN that was fetched and then withdrawn comes with the next INs: nothing to be
  *      allowed for, the oracle fetches it then. Its bytes add up to kept_bytes. What
  *      a reset drops, the oracle's device skips; nothing else may be lost.
@@ -35,6 +34,7 @@
  *      device gets all of what was accepted, or nothing because the guest gave up.
  *      A request that is being cancelled for a SETUP is gone also where the guest then
  *      takes the SETUP back.
+ * Devices here take whole packets: a part of one is never ahead.
  * Between endpoints there is no order but that of reported completions: a packet that
  * waits for others at the device (gated) does so with batches only.
  * Liveness: at the end, when nothing has completed for two lingers, the oracle goes on
