@@ -5,6 +5,7 @@
 #include "internal.h"
 
 #include <assert.h>
+#include <sys/random.h>
 
 #include <base/util.h>
 
@@ -17,6 +18,9 @@
 void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct bh_engine_config *config)
 {
 	*e = (struct bh_engine){.config = *config, .source = source};
+	if (!e->config.hash_key && getrandom(&e->config.hash_key, sizeof(e->config.hash_key), GRND_NONBLOCK) < 0)
+		e->config.hash_key = (uintptr_t)e * 0x9e3779b97f4a7c15u; /* where the loader put us: better than nothing */
+	e->config.hash_key |= 1; /* a multiplier */
 	bh_list_init(&e->active);
 }
 

@@ -80,6 +80,12 @@ static inline bool bh_unchanged(struct bh_destination *d, const struct bh_record
 	return bh_unchanged_otherwise(d, r, now);
 }
 
+/*
+ * verify.c: of what was found changed: is it only that its data cannot be read now?
+ * That is a bus error, or a memory map on the move, and no change of mind.
+ */
+bool bh_unreadable(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now);
+
 /* verify.c: does the head stand where the batch began, as far as the verifier tells by? */
 bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head);
 

@@ -125,6 +125,8 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 	bool taken;
 
 	if (head->chain != d->batch.chain || !bh_unchanged(d, r, head)) {
+		if (head->chain == d->batch.chain && bh_unreadable(d, r, head))
+			return BH_ANSWER_FAULT;
 		d->engine->counters.mismatches += same;
 		return mind_changed(d, head, same);
 	}

@@ -298,8 +298,10 @@ static void wait_complete(struct bh_destination *d, enum bh_status status, uint3
 		to = BH_FAILURE;
 	else if (d->outcome.status == BH_CANCELLED && d->outcome.actual == 0)
 		to = BH_IDLE;
-	else if (why == BH_CANCEL_WITHDRAWN && d->in)
+	else if (why == BH_CANCEL_WITHDRAWN && d->in) {
+		d->withdrawn = true;
 		d->engine->counters.kept_bytes += d->outcome.actual;
+	}
 
 	if (to != BH_DATA)
 		bh_batch_drop(d);

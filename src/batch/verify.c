@@ -113,6 +113,14 @@ bool bh_unchanged_otherwise(struct bh_destination *d, const struct bh_record *r,
 	return bh_same_descriptor(r, now) && bh_same_bytes(d, r, now);
 }
 
+bool bh_unreadable(struct bh_destination *d, const struct bh_record *r, const struct bh_descriptor *now)
+{
+	struct bh_engine *e = d->engine;
+
+	return bh_same_descriptor(r, now) && r->length > 0 && r->length <= sizeof(e->scratch) &&
+	       !e->source->ops->read(e->source, now, 0, e->scratch, r->length);
+}
+
 bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head)
 {
 	if (!d->in && d->verification.what == BH_VERIFY_BUFFER)
@@ -122,19 +130,23 @@ bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head
 
 /* --- at a retry ------------------------------------------------------------------------- */
 
-/* Does the list still lead from the record before to this one, and is it what it was? */
+/*
+ * Does the list still lead from the record before to this one, and is it what it was?
+ * Of what cannot be read now nobody can tell.
+ */
 static bool still_there(struct bh_destination *d, uint32_t i, struct bh_change *ret_change)
 {
 	struct bh_source *source = d->engine->source;
 	const struct bh_record *r = &d->batch.records[i];
 	struct bh_descriptor before = {.id = r[-1].id, .chain = d->batch.chain}, now;
 
-	if (source->ops->next(source, &before, &now) != BH_FOUND)
-		*ret_change = (struct bh_change){.record = i};
-	else if (!bh_unchanged(d, r, &now))
-		*ret_change = (struct bh_change){.record = i, .in_place = now.id == r->id};
-	else
+	enum bh_found found = source->ops->next(source, &before, &now);
+
+	if (found == BH_FOUND_INVALID)
 		return true;
+	if (found == BH_FOUND && (bh_unchanged(d, r, &now) || bh_unreadable(d, r, &now)))
+		return true;
+	*ret_change = (struct bh_change){.record = i, .in_place = found == BH_FOUND && now.id == r->id};
 	return false;
 }
 
@@ -162,7 +174,7 @@ bool bh_verify_retry(struct bh_destination *d, const struct bh_descriptor *head,
 {
 	if (d->verification.when == BH_VERIFY_COMPLETION)
 		return true;
-	if (!bh_unchanged(d, &d->batch.records[0], head)) {
+	if (!bh_unchanged(d, &d->batch.records[0], head) && !bh_unreadable(d, &d->batch.records[0], head)) {
 		*ret_change = (struct bh_change){.in_place = true};
 		return false;
 	}

@@ -31,10 +31,11 @@ static struct previous *previous;
 /* The count of detached ranges when this thread last repeated an access that no range explains. */
 static _Thread_local uint64_t repeated __attribute__((tls_model("initial-exec")));
 
-/* As if we were not there. Returning from the handler repeats the access, which then kills. */
-static void pass_on(int number, siginfo_t *info, void *context)
+/* Whom this thread is passing a fault on to. Who came later than we did may pass it back to us. */
+static _Thread_local const struct previous *passing __attribute__((tls_model("initial-exec")));
+
+static void call(const struct sigaction *action, int number, siginfo_t *info, void *context)
 {
-	const struct sigaction *action = &__atomic_load_n(&previous, __ATOMIC_ACQUIRE)->action;
 	bool sent = info->si_code <= 0; /* by kill() and its like: repeating brings nothing */
 
 	if (action->sa_flags & SA_SIGINFO) {
@@ -46,6 +47,21 @@ static void pass_on(int number, siginfo_t *info, void *context)
 	} else if (action->sa_handler != SIG_IGN) {
 		action->sa_handler(number);
 	}
+}
+
+/*
+ * As if we were not there. Returning from the handler repeats the access, which then
+ * kills. What comes back to us meanwhile goes to the one before: each is asked once.
+ */
+static void pass_on(int number, siginfo_t *info, void *context)
+{
+	static const struct sigaction standard = {.sa_handler = SIG_DFL};
+	const struct previous *back = passing;
+	const struct previous *to = back ? back->next : __atomic_load_n(&previous, __ATOMIC_ACQUIRE);
+
+	passing = to ? to : back;
+	call(to ? &to->action : &standard, number, info, context);
+	passing = back;
 }
 
 /* A jump into a traced page is not a write: repeated for ever, it would never end. */

@@ -3,8 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/random.h>
-#include <unistd.h>
 
 #include <base/util.h>
 #include <function/disk.h>
@@ -74,7 +72,7 @@ static const struct bh_device_kind kinds[] = {
 /* --- what every device has ------------------------------------------------------------- */
 
 static const struct bh_option_key common_keys[] = {
-	{.key = "verify", .value = "MODE", .help = "exact, checksum, td, buffer or trace: what is compared; default exact"},
+	{.key = "verify", .value = "MODE", .help = "exact, checksum, td or buffer: what is compared; default exact (trace: embedders only)"},
 	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{0},
 };
@@ -143,8 +141,8 @@ static const struct bh_option_key uhci_keys[] = {
 	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2 (Linux uses up to 7, and 2 of 8)"},
 	{.key = "pace", .value = "bus|none", .help = "bus: no faster than a full-speed wire; default none"},
 	{.key = "batch", .value = "on|off", .help = "off: one packet at a time, for comparison; default on"},
-	{.key = "batch-bytes", .value = "N", .help = "most bytes of one batch, 1024 to 16777216; default 262144"},
-	{.key = "batch-packets", .value = "N", .help = "most packets of one batch, 1 to 262144; default 4096"},
+	{.key = "batch-bytes", .value = "N", .help = "most bytes of one batch, 1024 to 1048576; default 262144"},
+	{.key = "batch-packets", .value = "N", .help = "most packets of one batch, 1 to 16384; default 4096"},
 	{.key = "memory", .value = "N", .help = "bytes for all batches together, up to 4294967296; default 16777216"},
 	{.key = "linger", .value = "US", .help = "microseconds a batch may wait without progress; default 50000"},
 	{.key = "withdrawn", .value = "continue|fail", .help = "the guest takes back what the device has; default continue"},
@@ -174,9 +172,9 @@ static int engine_parse(const struct bh_options *o, struct bh_engine_config *e, 
 	int r = bh_options_bool(o, "batch", &batch, error);
 
 	if (!r)
-		r = bh_options_number(o, "batch-bytes", 1024, 16 << 20, &bytes, error);
+		r = bh_options_number(o, "batch-bytes", 1024, 1 << 20, &bytes, error);
 	if (!r)
-		r = bh_options_number(o, "batch-packets", 1, 262144, &packets, error);
+		r = bh_options_number(o, "batch-packets", 1, 16384, &packets, error);
 	if (!r)
 		r = bh_options_number(o, "memory", 0, 1ul << 32, &memory, error);
 	if (!r)
@@ -229,9 +227,6 @@ int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *erro
 	if (r)
 		return r;
 	config.ports = (unsigned)ports;
-	if (getrandom(&config.engine.hash_key, sizeof(config.engine.hash_key), GRND_NONBLOCK) < 0)
-		config.engine.hash_key ^= (uint64_t)getpid() << 20;
-	config.engine.hash_key |= 1;
 	*ret = config;
 	return 0;
 }

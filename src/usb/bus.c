@@ -184,7 +184,7 @@ enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, cons
 {
 	struct bh_attached *a;
 
-	if (b->recent && d->destination == b->recent_destination && token->pid != BH_PID_SETUP)
+	if (b->recent && d->destination == b->recent_destination)
 		return bh_destination_offer(&b->recent->destination, d);
 	a = listener(b, token);
 	if (a && token->endpoint == 0)

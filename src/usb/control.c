@@ -58,6 +58,7 @@ static void transfer_done(struct bh_transfer *t, enum bh_status status)
 	struct bh_control *c = bh_container_of(t, struct bh_control, transfer);
 	struct bh_attached *a = bh_container_of(c, struct bh_attached, control);
 
+	a->configuring = false;
 	c->actual = BH_MIN(t->actual, t->length);
 	c->status = status;
 	if (c->cancelling && !c->status_early) {
@@ -78,10 +79,12 @@ static void run_device_operation(struct bh_attached *a, struct bh_transfer *t)
 
 	switch (request_of(&a->control)) {
 	case SET_CONFIGURATION:
+		a->configuring = true;
 		bh_endpoints_reset(a, -1);
 		bh_device_set_configuration(a->device, (uint8_t)value, t);
 		return;
 	case SET_INTERFACE:
+		a->configuring = true;
 		bh_endpoints_reset(a, index & 0xff);
 		bh_device_set_interface(a->device, (uint8_t)index, (uint8_t)value, t);
 		return;

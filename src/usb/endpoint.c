@@ -114,8 +114,8 @@ enum bh_answer bh_endpoint_offer(struct bh_attached *a, const struct bh_token *t
 	if (!ep)
 		return BH_ANSWER_BUSY;
 	if (!ep->current) {
-		if (bh_destination_running(&ep->destination))
-			return BH_ANSWER_BUSY; /* what it was before is still being cancelled */
+		if (a->configuring || bh_destination_running(&ep->destination))
+			return BH_ANSWER_BUSY; /* nobody knows yet what it will be; or what it was is still being cancelled */
 		if (!endpoint_refresh(ep, token)) {
 			a->bus->counters.unanswered++;
 			return bh_bus_retire(a->bus, d, 0, BH_NO_RESPONSE);

@@ -52,6 +52,7 @@ struct bh_attached {
 	bool gone;   /* detached by itself; removed at the next tick */
 	bool failed; /* FAILURE: answers nothing until its port is reset */
 	uint64_t failed_since; /* microseconds */
+	bool configuring;      /* its endpoints are about to be others: a device operation runs */
 	bool away;             /* disconnected for a moment, to make the guest start over */
 	struct bh_control control;
 	struct bh_endpoint *endpoints[2][16]; /* [in][number], made when first used */

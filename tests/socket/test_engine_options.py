@@ -46,8 +46,8 @@ def grown(before, after, *keys):
 
 
 @pytest.mark.parametrize("option", [
-    "batch-bytes=0", "batch-bytes=1023", "batch-bytes=16777217", "batch-bytes=1k", "batch-bytes=", "batch-bytes=-1",
-    "batch-packets=0", "batch-packets=262145", "batch-packets=x",
+    "batch-bytes=0", "batch-bytes=1023", "batch-bytes=1048577", "batch-bytes=1k", "batch-bytes=", "batch-bytes=-1",
+    "batch-packets=0", "batch-packets=16385", "batch-packets=x",
     "memory=4294967297", "memory=-1", "memory=1M", "memory=99999999999999999999999",
     "linger=999", "linger=60000001", "linger=0", "linger=1.5",
     "withdrawn=", "withdrawn=no", "withdrawn=on", "batch=maybe", "batch-bytes=4096,batch-bytes=4096",
@@ -72,7 +72,7 @@ def test_traces_are_refused_with_a_reason_and_an_alternative(tmp_path, image):
 
 
 @pytest.mark.parametrize("option", [
-    "batch-bytes=1024", "batch-bytes=16777216", "batch-packets=1", "batch-packets=262144", "memory=0",
+    "batch-bytes=1024", "batch-bytes=1048576", "batch-packets=1", "batch-packets=16384", "memory=0",
     "memory=4294967296", "linger=1000", "linger=60000000", "withdrawn=continue", "withdrawn=fail",
 ])
 def test_limits_that_can_be(start, option):

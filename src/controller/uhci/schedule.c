@@ -36,8 +36,13 @@ struct walk {
 	uint32_t element;         /* the queue's element pointer as it has to be */
 	uint32_t element_written; /* and as it stands in memory */
 	uint32_t depth;           /* descriptors completed in this visit to the queue */
+	bool visited;             /* its first descriptor was */
 	uint64_t entries;  /* visited */
-	uint32_t position; /* queue heads, and first descriptors, visited in this walk: what a later slice passes over */
+	/*
+	 * Queue heads, and descriptors outside of queues, visited in this walk: what a later
+	 * slice passes over. What is in a queue may be gone by then, and does not count.
+	 */
+	uint32_t position;
 	/* Brent's cycle finder: an entry remembered, and moved on at powers of two */
 	uint32_t remembered, steps, limit;
 	bool worked; /* something completed since it was remembered */
@@ -90,6 +95,7 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	w->qh_link = bh_get_le32(raw.link);
 	w->element = w->element_written = bh_get_le32(raw.element);
 	w->depth = 0;
+	w->visited = false;
 	w->element_word = bh_memory_word(&u->guest->memory, address + 4, BH_MEMORY_READ);
 	w->map_generation = u->guest->memory.generation;
 	w->qh = w->element & LINK_T ? 0 : address;
@@ -166,6 +172,7 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 	}
 	if (w->position > u->mark)
 		result = uhci_td_execute(u, &td, w->qh);
+	w->visited = true;
 	if (result == TD_FATAL) {
 		u->incomplete = true;
 		return false;
@@ -183,7 +190,8 @@ static void end_walk(struct bh_uhci *u, struct walk *w)
 	u->counters.entries += w->entries;
 	if (!u->unfinished && !u->incomplete)
 		bh_engine_pass_done(&u->bus.engine);
-	u->mark = u->unfinished ? w->position : 0;
+	/* A queue whose head was read, and none of its descriptors, is visited again. */
+	u->mark = u->unfinished ? w->position - (w->qh && !w->visited) : 0;
 	if (u->mark >= LONGEST_WALK) {
 		u->mark = 0;
 		u->unfinished = false; /* enough for this frame */
@@ -212,7 +220,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 			u->unfinished = true;
 			break;
 		}
-		w.position += w.depth == 0;
+		w.position += (w.link & LINK_Q) || !w.qh;
 		if (w.position > u->mark)
 			u->budget--;
 		w.entries++;

@@ -58,7 +58,8 @@ static inline struct bh_token token_of(const struct td *td)
 /* bh_token_destination(), straight from the words: address and endpoint lie side by side there as well. */
 static inline uint64_t destination_of(const struct td *td, bool in)
 {
-	return (td->token >> 7 & 0xffeu) | (td->control & TD_LS ? 1u << 16 : 0) | in;
+	return (td->token >> 7 & 0xffeu) | (td->control & TD_LS ? 1u << 16 : 0) |
+	       (TD_TOKEN_PID(td->token) == BH_PID_SETUP ? 1u << 17 : 0) | in;
 }
 
 static inline void describe(const struct td *td, uint64_t chain, struct bh_descriptor *ret)

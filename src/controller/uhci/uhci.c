@@ -216,7 +216,7 @@ static bool work(struct bh_uhci *u)
 		u->again = false;
 		if (uhci_walk(u, frame))
 			progress = u->again = true;
-		u->first_walk = false;
+		u->first_walk &= u->unfinished;
 	} while (u->again && u->budget && uhci_running(u));
 	return progress;
 }
@@ -227,7 +227,8 @@ static void begin_frame(struct bh_uhci *u)
 	u->frames_run++;
 	u->counters.frames++;
 	u->first_walk = true;
-	u->mark = 0;
+	if (!u->unfinished)
+		u->mark = 0; /* otherwise what the last frame did not come to has its turn first */
 	u->bus_time = FRAME_BYTE_TIMES;
 	bh_engine_frame(&u->bus.engine, u->frames_run);
 }

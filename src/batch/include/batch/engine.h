@@ -68,7 +68,7 @@ struct bh_record;
 struct bh_destination;
 
 struct bh_engine_config {
-	uint64_t hash_key; /* an odd number the guest cannot know: it chooses what is hashed */
+	uint64_t hash_key; /* a number the guest cannot know, for it chooses what is hashed; 0: one is drawn */
 	uint32_t max_batch_bytes;       /* of one batch */
 	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
 	/*
@@ -85,7 +85,6 @@ struct bh_engine_config {
 
 #define BH_ENGINE_DEFAULTS                                                                     \
 	((struct bh_engine_config){                                                            \
-		.hash_key = 0x9e3779b97f4a7c15u,                                               \
 		.max_batch_bytes = 256 * 1024,                                                 \
 		.max_batch_descriptors = 4096,                                                 \
 		.max_bytes = 16 * 1024 * 1024,                                                 \
@@ -108,7 +107,11 @@ struct bh_engine_counters {
 	uint64_t mismatches;  /* verification found a change */
 	uint64_t failures;    /* FAILURE entered */
 	uint64_t ahead_bytes; /* taken by the device, withdrawn by the guest (difference W) */
-	uint64_t kept_bytes;  /* fetched, withdrawn, still to be delivered to a later IN (difference K) */
+	/*
+	 * Fetched, and there when the guest was found not to want it any more (difference K);
+	 * the next INs get it. What other INs draw without a pause is no difference.
+	 */
+	uint64_t kept_bytes;
 	uint64_t memory;      /* bytes of batches, records and control data now */
 	uint64_t memory_peak; /* the most there ever were */
 };

@@ -30,12 +30,13 @@ struct bh_token {
 
 /*
  * A destination's coding in bh_descriptor.destination: direction in bit 0, address in
- * bits 1 to 7, endpoint in bits 8 to 11, and low speed in bit 16, for what is sent at
- * another speed is heard by others. As addresses and endpoints lie in a packet.
+ * bits 1 to 7, endpoint in bits 8 to 11 (as they lie in a packet), low speed in bit 16,
+ * for what is sent at another speed is heard by others, and SETUP in bit 17, for it is
+ * nothing that could travel with OUT.
  */
 static inline uint64_t bh_token_destination(const struct bh_token *t)
 {
-	return (uint32_t)t->low_speed << 16 | (uint32_t)t->endpoint << 8 | (uint32_t)t->address << 1 |
+	return (uint32_t)(t->pid == BH_PID_SETUP) << 17 | (uint32_t)t->low_speed << 16 | (uint32_t)t->endpoint << 8 | (uint32_t)t->address << 1 |
 	       (t->pid == BH_PID_IN);
 }
 

@@ -58,8 +58,10 @@ struct bh_bus *bh_uhci_bus(struct bh_uhci *u);
 const struct bh_uhci_counters *bh_uhci_counters(const struct bh_uhci *u);
 
 /*
- * The time asked for by run_at() has come; earlier does no harm. A slice of work,
- * well under a millisecond; asks for more by run_at(). Not from within a guest
+ * The time asked for by run_at() has come; earlier does no harm. A slice of work:
+ * 4096 descriptors and queue heads, well under a millisecond, and beyond that what
+ * SCAN or verification of one batch takes (max_batch_descriptors; some 10 ns for
+ * each). Asks for more by run_at(). Not from within a guest
  * operation.
  */
 void bh_uhci_run(struct bh_uhci *u);
