@@ -32,17 +32,17 @@ uint32_t bh_outcome_ahead(const struct bh_destination *d);
 /* outcome.c: does the device have this record's packet, whole? */
 bool bh_was_taken(const struct bh_record *r, const struct bh_outcome *o);
 
-/* Tell the guest, and count. */
-static inline enum bh_answer bh_retire(struct bh_destination *d, const struct bh_descriptor *head, uint32_t actual,
-                                       enum bh_status status)
+/* Tell the guest, and count. in: as d->in, for those who know it already. */
+static inline enum bh_answer bh_retire(struct bh_destination *d, bool in, const struct bh_descriptor *head,
+                                       uint32_t actual, enum bh_status status)
 {
 	struct bh_source *source = d->engine->source;
 	struct bh_engine_counters *c = &d->engine->counters;
 
 	if (!source->ops->retire(source, head, actual, status))
 		return BH_ANSWER_CHANGED;
-	*(d->in ? &c->packets_in : &c->packets_out) += 1;
-	*(d->in ? &c->bytes_in : &c->bytes_out) += actual;
+	*(in ? &c->packets_in : &c->packets_out) += 1;
+	*(in ? &c->bytes_in : &c->bytes_out) += actual;
 	c->failed_packets += status != BH_SUCCESS;
 	return BH_ANSWER_RETIRED;
 }

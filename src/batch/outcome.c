@@ -48,7 +48,7 @@ static enum bh_answer draw_packet(struct bh_destination *d, const struct bh_desc
 
 	if (fits && !source->ops->write(source, head, 0, d->batch.data + o->next, packet))
 		return BH_ANSWER_FAULT;
-	answer = bh_retire(d, head, fits ? packet : 0, fits ? BH_SUCCESS : BH_BABBLE);
+	answer = bh_retire(d, true, head, fits ? packet : 0, fits ? BH_SUCCESS : BH_BABBLE);
 	if (answer != BH_ANSWER_RETIRED)
 		return answer;
 	o->next += packet;
@@ -64,7 +64,7 @@ enum bh_answer bh_draw_in(struct bh_destination *d, const struct bh_descriptor *
 	if (d->outcome.next < d->outcome.actual)
 		return draw_packet(d, head);
 	/* Nothing left but how it ended: a zero-length packet, or the failure. */
-	answer = bh_retire(d, head, 0, d->outcome.status);
+	answer = bh_retire(d, true, head, 0, d->outcome.status);
 	if (answer == BH_ANSWER_RETIRED)
 		finish(d);
 	return answer;
@@ -136,7 +136,7 @@ enum bh_answer bh_replay_out(struct bh_destination *d, const struct bh_descripto
 		finish(d);
 		return bh_request(d, head); /* the rest */
 	}
-	answer = bh_retire(d, head, taken ? head->length : 0, taken ? BH_SUCCESS : o->status);
+	answer = bh_retire(d, false, head, taken ? head->length : 0, taken ? BH_SUCCESS : o->status);
 	if (answer != BH_ANSWER_RETIRED)
 		return answer;
 	if (!taken || ++o->next == d->batch.count)

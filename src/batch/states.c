@@ -135,7 +135,7 @@ static enum bh_answer idle_request(struct bh_destination *d, const struct bh_des
 {
 	/* A packet larger than the endpoint's largest is noise to a device: it does not answer. */
 	if (!d->in && head->length > d->max_packet)
-		return bh_retire(d, head, 0, BH_NO_RESPONSE);
+		return bh_retire(d, d->in, head, 0, BH_NO_RESPONSE);
 	return issue(d, head);
 }
 
@@ -172,7 +172,7 @@ static enum bh_answer data_request(struct bh_destination *d, const struct bh_des
 
 static enum bh_answer failure_request(struct bh_destination *d, const struct bh_descriptor *head)
 {
-	return bh_retire(d, head, 0, BH_NO_RESPONSE);
+	return bh_retire(d, d->in, head, 0, BH_NO_RESPONSE);
 }
 
 static inline enum bh_answer request(struct bh_destination *d, const struct bh_descriptor *head)

@@ -118,9 +118,16 @@ static const struct bh_device_ops ops = {
 
 /* --- a machine ------------------------------------------------------------------------------ */
 
+/* Pairs of a batch and a copy, as ratios. */
+struct pairs {
+	double ratios[ROUNDS * LEAST_RUNS];
+	size_t count;
+};
+
 struct rig {
 	struct bh_driver driver;
 	struct instant *device;
+	struct pairs out[BH_COST_SIZES], in[BH_COST_SIZES];
 };
 
 static int rig_init(struct rig *rig, enum bh_verify what)
@@ -240,13 +247,26 @@ static double timed_copy(struct rig *rig, bool in)
 
 /* --- batches ------------------------------------------------------------------------------------ */
 
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(struct pairs *p)
+{
+	qsort(p->ratios, p->count, sizeof(*p->ratios), compare);
+	return p->count ? p->ratios[p->count / 2] : 0;
+}
+
 static void least(double *figure, double ns)
 {
 	if (*figure == 0 || ns < *figure)
 		*figure = ns;
 }
 
-static int measure_size(struct rig *rig, uint8_t to, uint32_t packets, struct bh_cost *cost)
+static int measure_size(struct rig *rig, uint8_t to, uint32_t packets, struct bh_cost *cost, struct pairs *pairs)
 {
 	unsigned runs = BH_MAX(LEAST_RUNS, PACKETS_TO_RUN / packets);
 
@@ -264,18 +284,24 @@ static int measure_size(struct rig *rig, uint8_t to, uint32_t packets, struct bh
 		least(&cost->issue, issue / packets);
 		least(&cost->replay, replay / packets);
 		least(&cost->total, (issue + replay) / packets);
-		if (i < LEAST_RUNS)
-			least(&cost->copy, timed_copy(rig, to == IN_ENDPOINT));
+		if (i < LEAST_RUNS && pairs->count < BH_COUNT(pairs->ratios)) {
+			double copy = timed_copy(rig, to == IN_ENDPOINT);
+
+			least(&cost->copy, copy);
+			pairs->ratios[pairs->count++] = (issue + replay) / packets / copy;
+			cost->copies = median(pairs);
+		}
 	}
 	return 0;
 }
 
 static int measure_sizes(struct rig *rig, uint8_t to, struct bh_cost *costs)
 {
+	struct pairs *pairs = to == IN_ENDPOINT ? rig->in : rig->out;
 	int r = 0;
 
 	for (unsigned i = 0; i < BH_COST_SIZES && !r; i++)
-		r = measure_size(rig, to, bh_cost_sizes[i], &costs[i]);
+		r = measure_size(rig, to, bh_cost_sizes[i], &costs[i], &pairs[i]);
 	return r;
 }
 
@@ -328,7 +354,7 @@ static int measure(struct rig *rigs, struct bh_cost_report *r, unsigned rounds)
 
 static int run(struct bh_cost_report *r, unsigned rounds)
 {
-	struct rig rigs[BH_VERIFY_COUNT] = {0};
+	static struct rig rigs[BH_VERIFY_COUNT];
 	unsigned made = 0;
 	int error = 0;
 

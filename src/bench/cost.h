@@ -4,7 +4,9 @@
  * measures, cost_report.c judges, prints and writes.
  *
  * A figure is the least of many runs, all of them warm: what is left is what the
- * code has to do, not what else the machine did.
+ * code has to do, not what else the machine did. How many copies a packet costs is
+ * the median of pairs, a batch and a copy one right after the other, so that both
+ * had the same clock.
  */
 #ifndef BENCH_COST_H
 #define BENCH_COST_H
@@ -34,6 +36,7 @@ struct bh_cost {
 	double replay; /* verification and write-back */
 	double total;
 	double copy; /* a memcpy of its bytes, between the same places */
+	double copies; /* of those, that it costs */
 };
 
 /* Nanoseconds of a retry: the first, and each of a hundred. */

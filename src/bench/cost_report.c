@@ -43,11 +43,11 @@ static unsigned judge_copies(const char *what, const struct bh_cost *costs, FILE
 	unsigned broken = 0;
 
 	for (unsigned i = 0; i < BH_COST_SIZES; i++) {
-		if (bh_cost_sizes[i] < BH_COST_FLAT_FROM || costs[i].total <= BH_COST_COPIES * costs[i].copy)
+		if (bh_cost_sizes[i] < BH_COST_FLAT_FROM || costs[i].copies <= BH_COST_COPIES)
 			continue;
 		broken++;
 		fprintf(complaints, "%s: a packet of a batch of %u costs %.1f copies, more than %u\n", what, bh_cost_sizes[i],
-		        costs[i].total / costs[i].copy, BH_COST_COPIES);
+		        costs[i].copies, BH_COST_COPIES);
 	}
 	return broken;
 }
@@ -120,7 +120,7 @@ static void print_copies(FILE *to, const char *direction, const struct bh_cost *
 {
 	fprintf(to, "%-4s %-22s", direction, "copies a packet costs");
 	for (unsigned i = 0; i < BH_COST_SIZES; i++)
-		fprintf(to, "%9.1f", costs[i].total / costs[i].copy);
+		fprintf(to, "%9.1f", costs[i].copies);
 	fputc('\n', to);
 }
 
@@ -193,9 +193,10 @@ static json_t *costs_json(const struct bh_cost *costs)
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < BH_COST_SIZES; i++)
-		json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f}", "packets", (int)bh_cost_sizes[i],
-		                                      "total_ns", costs[i].total, "issue_ns", costs[i].issue, "replay_ns",
-		                                      costs[i].replay, "copy_ns", costs[i].copy));
+		json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "packets",
+		                                      (int)bh_cost_sizes[i], "total_ns", costs[i].total, "issue_ns",
+		                                      costs[i].issue, "replay_ns", costs[i].replay, "copy_ns", costs[i].copy,
+		                                      "copies", costs[i].copies));
 	return list;
 }
 
