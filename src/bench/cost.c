@@ -207,9 +207,16 @@ static double timed_rest(struct rig *rig)
 	return now_ns() - begin - clock_ns;
 }
 
+/* As a guest does it: what is sent was written a moment before. */
 static void build(struct rig *rig, uint8_t to, uint32_t packets)
 {
 	bh_driver_build(&rig->driver, to, BH_COST_PACKET, packets * BH_COST_PACKET);
+	for (uint32_t i = 0; i < packets && to == OUT_ENDPOINT; i++) {
+		uint32_t length;
+		volatile uint8_t *bytes = bh_driver_bytes(&rig->driver, i, &length);
+
+		bytes[0]++;
+	}
 	bh_driver_link(&rig->driver);
 }
 

@@ -51,8 +51,9 @@ stalls() { # IN|OUT, while dd runs: says where the request stands, flagged, and 
 }
 
 wait_for /dev/sda || exit 1
-echo 4096 >/sys/block/sda/device/max_sectors # one command for it all
-echo 2048 >/sys/block/sda/queue/max_sectors_kb
+wait_for /sys/block/sda/device/max_sectors || exit 1 # comes a moment later
+echo 4096 >/sys/block/sda/device/max_sectors || exit 1 # one command for it all
+echo 2048 >/sys/block/sda/queue/max_sectors_kb || exit 1
 dd if=/dev/urandom of=/tmp/data bs=1M count=2 status=none
 dmesg -c >/dev/null
 dd if=/tmp/data of=/dev/sda bs=2M seek=1 count=1 oflag=direct status=none &
