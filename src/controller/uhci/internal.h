@@ -35,6 +35,14 @@ struct execution {
 	enum td_result result;
 };
 
+/* Where a descriptor goes, by the bits of its words that say so. */
+#define ROUTE_TOKEN 0x0007ffffu /* PID, address, endpoint */
+struct route {
+	uint32_t words[2]; /* of the token, of the control word (TD_LS) */
+	struct bh_token token;
+	uint64_t destination;
+};
+
 struct bh_uhci {
 	/* configuration */
 	struct bh_pci pci; /* the function the guest sees */
@@ -78,6 +86,7 @@ struct bh_uhci {
 	uint32_t budget;     /* entries left in this slice */
 	int32_t bus_time;    /* pace: byte times left in this frame */
 	struct execution current;
+	struct route route; /* of the descriptor last looked at */
 	uint32_t scanned_td, scanned_link; /* SCAN: link of the descriptor last fetched */
 };
 

@@ -24,14 +24,6 @@ static struct bh_uhci *of_source(struct bh_source *s)
 	return bh_container_of(s, struct bh_uhci, source);
 }
 
-static bool token_makes_sense(uint32_t token)
-{
-	uint32_t pid = TD_TOKEN_PID(token), maxlen = TD_TOKEN_MAXLEN(token);
-
-	return (pid == BH_PID_IN || pid == BH_PID_OUT || pid == BH_PID_SETUP) &&
-	       (maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES);
-}
-
 BH_COLD bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td)
 {
 	struct td_memory raw;
@@ -45,7 +37,7 @@ BH_COLD bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td 
 	return true;
 }
 
-static inline struct bh_token token_of(const struct td *td)
+static struct bh_token token_of(const struct td *td)
 {
 	return (struct bh_token){
 		.pid = (enum bh_pid)TD_TOKEN_PID(td->token),
@@ -55,24 +47,41 @@ static inline struct bh_token token_of(const struct td *td)
 	};
 }
 
-/* bh_token_destination(), straight from the words: address and endpoint lie side by side there as well. */
-static inline uint64_t destination_of(const struct td *td, bool in)
+/* The next descriptor usually goes where the last one went: what that means was worked out then. */
+static BH_COLD bool new_route(struct bh_uhci *u, const struct td *td)
 {
-	return (td->token >> 7 & 0xffeu) | (td->control & TD_LS ? 1u << 16 : 0) |
-	       (TD_TOKEN_PID(td->token) == BH_PID_SETUP ? 1u << 17 : 0) | in;
+	struct bh_token token = token_of(td);
+
+	if (token.pid != BH_PID_IN && token.pid != BH_PID_OUT && token.pid != BH_PID_SETUP)
+		return false;
+	u->route = (struct route){
+		.words = {td->token & ROUTE_TOKEN, td->control & TD_LS},
+		.token = token,
+		.destination = bh_token_destination(&token),
+	};
+	return true;
 }
 
-static inline void describe(const struct td *td, uint64_t chain, struct bh_descriptor *ret)
+/* Makes u->route that of the descriptor. False: its token makes no sense. */
+static inline bool find_route(struct bh_uhci *u, const struct td *td)
 {
-	bool in = TD_TOKEN_PID(td->token) == BH_PID_IN;
+	uint32_t maxlen = TD_TOKEN_MAXLEN(td->token);
 
+	if (((td->token ^ u->route.words[0]) & ROUTE_TOKEN) | ((td->control ^ u->route.words[1]) & TD_LS))
+		if (!new_route(u, td))
+			return false;
+	return maxlen <= TD_MAXLEN_LIMIT || maxlen == TD_NO_BYTES;
+}
+
+static inline void describe(const struct td *td, const struct route *route, uint64_t chain, struct bh_descriptor *ret)
+{
 	ret->id = td->address;
 	ret->chain = chain;
-	ret->destination = destination_of(td, in);
+	ret->destination = route->destination;
 	ret->buffer = td->buffer;
 	ret->token = td->token;
 	ret->length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
-	ret->in = in;
+	ret->in = route->token.pid == BH_PID_IN;
 	ret->toggle = TD_TOKEN_TOGGLE(td->token);
 	ret->notify = td->control & TD_IOC;
 	ret->stop_on_short = td->control & TD_SPD;
@@ -96,13 +105,13 @@ static enum bh_found fetch_descriptor(struct bh_uhci *u, uint32_t address, uint6
 	u->budget -= u->budget > 0;
 	if (found != BH_FOUND)
 		return found;
-	if (!token_makes_sense(td.token) || (td.control & TD_IOS))
+	if (!find_route(u, &td) || (td.control & TD_IOS))
 		return BH_FOUND_INVALID;
 	u->scanned_td = td.address;
 	u->scanned_link = td.link;
 	/* Pools hand descriptors out in any order: the next one is on its way while this one is copied. */
 	__builtin_prefetch(bh_memory_near(&u->guest->memory, td.link & LINK_ADDRESS, 16));
-	describe(&td, chain, ret_descriptor);
+	describe(&td, &u->route, chain, ret_descriptor);
 	return BH_FOUND;
 }
 
@@ -304,15 +313,15 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	if (!(td->control & TD_ACTIVE))
 		return meet_inactive(u, td);
 	u->active_frame = u->frames_run;
-	if (!token_makes_sense(td->token)) {
+	if (!find_route(u, td)) {
 		uhci_process_error(u);
 		return TD_FATAL;
 	}
 	u->current = (struct execution){.td = td, .qh = qh, .result = TD_WAITS};
 	if (td->control & TD_IOS)
 		return execute_isochronous(u);
-	token = token_of(td);
-	describe(td, chain_of(td, qh), &d);
+	token = u->route.token; /* SCAN may find another route */
+	describe(td, &u->route, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
 		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;
