@@ -360,6 +360,7 @@ struct bh_uhci *bh_uhci_create(struct bh_guest *guest, const struct bh_uhci_conf
 	u->config = *config;
 	u->map_generation = guest->memory.generation;
 	u->source.ops = &uhci_source_ops;
+	u->route = (struct route){.words = {BH_PID_OUT}, .token.pid = BH_PID_OUT}; /* to address 0: one that makes sense */
 	u->poll_us = POLL_FIRST_US;
 	u->run_at_us = UINT64_MAX;
 	bh_bus_init(&u->bus, config->ports, &u->source, &uhci_bus_upcalls, &config->engine);
