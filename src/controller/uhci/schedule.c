@@ -159,13 +159,12 @@ static void leave_td(struct bh_uhci *u, struct walk *w, const struct td *td, enu
 	}
 }
 
-static bool visit_td(struct bh_uhci *u, struct walk *w)
+/* One descriptor. False: the walk ends here. */
+static inline bool serve_td(struct bh_uhci *u, struct walk *w)
 {
 	enum td_result result = TD_WAITS;
 	struct td td;
 
-	if (!w->qh && idle_lap(w, w->link & LINK_ADDRESS))
-		return false;
 	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_INVALID) {
 		broken(u);
 		return false;
@@ -181,6 +180,20 @@ static bool visit_td(struct bh_uhci *u, struct walk *w)
 		w->worked = w->progress = true;
 	leave_td(u, w, &td, result);
 	return true;
+}
+
+/* One outside of a queue, or as many of a queue as this visit serves. */
+static bool visit_tds(struct bh_uhci *u, struct walk *w)
+{
+	if (!w->qh && idle_lap(w, w->link & LINK_ADDRESS))
+		return false;
+	while (serve_td(u, w)) {
+		if (!w->qh || (w->link & (LINK_T | LINK_Q)) || u->budget == 0)
+			return true;
+		u->budget--;
+		w->entries++;
+	}
+	return false;
 }
 
 /* The walk ends, or breaks off until the next slice. */
@@ -224,7 +237,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 		if (w.position > u->mark)
 			u->budget--;
 		w.entries++;
-		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_td(u, &w);
+		on = w.link & LINK_Q ? visit_queue(u, &w) : visit_tds(u, &w);
 	}
 	end_walk(u, &w);
 	return w.progress;
