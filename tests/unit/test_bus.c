@@ -335,6 +335,87 @@ static void endpoint_waits_for_its_old_transfer_before_it_is_new(void **state)
 	assert_int_equal(control_of(0) & ENDED, 0);
 }
 
+static struct bh_transfer *operation; /* of the device, not ended */
+
+static void configure_later(struct bh_device *d, uint8_t value, struct bh_transfer *t)
+{
+	(void)value;
+	(void)d;
+	operation = t;
+}
+
+static void set_interface_later(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
+{
+	(void)interface;
+	(void)alternate;
+	(void)d;
+	operation = t;
+}
+
+/* A request in queue 7, and behind it an OUT that does not wait for its answer. */
+static void request_and_out(const char *bytes, unsigned length)
+{
+	setup_packet(200, TD(201), 0, bytes);
+	td(201, LINK_T, ACTIVE, token(BH_PID_IN, 0, 0, 1, 0));
+	qh(7, QH(0) | LINK_Q, TD(200));
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, length));
+	qh(0, LINK_T, TD(0));
+	frame_list(QH(7) | LINK_Q);
+	frames(3);
+}
+
+/* Until a configuration is set nobody knows what its endpoints are. */
+static void endpoint_is_not_asked_for_while_a_configuration_is_being_set(void **state)
+{
+	(void)state;
+	ops.set_configuration = configure_later;
+	request_and_out("\x00\x09\x02\x00\x00\x00\x00\x00", 8);
+	assert_non_null(operation);
+	assert_int_equal(device.asked, 0);
+	assert_int_equal(device.fake.submits, 0);
+	assert_int_equal(control_of(0), ACTIVE); /* busy: it is neither heard nor lost */
+	assert_int_equal(control_of(201), ACTIVE);
+	device.fake.configuration = 2; /* packets of 8 bytes */
+	bh_transfer_done(operation, BH_SUCCESS, 0);
+	frames(2);
+	assert_int_equal(control_of(201) & ENDED, 0);
+	assert_int_equal(control_of(0) & ENDED, 0);
+	assert_int_equal(device.fake.submits, 1);
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, 64));
+	qh(0, LINK_T, TD(0));
+	frames(4);
+	assert_int_equal(control_of(0) & ENDED, LOST);
+	assert_int_equal(device.fake.submits, 1);
+}
+
+/* The same of an interface; and a request that fails, or is given up, leaves no endpoint waiting. */
+static void endpoint_waits_for_the_end_of_an_operation_however_it_ends(void **state)
+{
+	static const char *const requests[] = {"\x00\x09\x01\x00\x00\x00\x00\x00",
+	                                       "\x01\x0b\x01\x00\x00\x00\x00\x00"};
+	static const enum bh_status ends[] = {BH_SUCCESS, BH_STALL, BH_NO_RESPONSE, BH_CANCELLED};
+
+	(void)state;
+	ops.set_configuration = configure_later;
+	ops.set_interface = set_interface_later;
+	for (size_t r = 0; r < BH_COUNT(requests); r++)
+		for (size_t e = 0; e < BH_COUNT(ends); e++) {
+			unsigned submits = device.fake.submits;
+
+			request_and_out(requests[r], 64);
+			assert_int_equal(device.fake.submits, submits);
+			assert_int_equal(control_of(0), ACTIVE);
+			if (ends[e] == BH_CANCELLED) /* by another SETUP */
+				request("\x00\x05\x00\x00\x00\x00\x00\x00");
+			bh_transfer_done(operation, ends[e], 0);
+			qh(0, LINK_T, TD(0));
+			frame_list(QH(0) | LINK_Q);
+			frames(2);
+			assert_int_equal(device.fake.submits, submits + 1);
+			assert_int_equal(control_of(0) & ENDED, 0);
+		}
+}
+
 static void set_interface_resets_its_own_endpoints_only(void **state)
 {
 	(void)state;
@@ -597,6 +678,8 @@ int main(void)
 		TEST(setup_withdraws_queues_that_are_not_linked),
 		TEST(endpoints_are_asked_for_anew_after_set_configuration),
 		TEST(endpoint_waits_for_its_old_transfer_before_it_is_new),
+		TEST(endpoint_is_not_asked_for_while_a_configuration_is_being_set),
+		TEST(endpoint_waits_for_the_end_of_an_operation_however_it_ends),
 		TEST(set_interface_resets_its_own_endpoints_only),
 		TEST(zero_length_packet_is_a_flag_of_the_transfer),
 		TEST(rest_of_a_partly_taken_packet_is_sent),

@@ -392,6 +392,25 @@ static void scan_stops_before_data_that_cannot_be_read(void **state)
 	state_is(BH_IDLE);
 }
 
+/* The guest chooses what is hashed: it must not know how. */
+static void hash_key_is_drawn_where_none_is_given(void **state)
+{
+	uint64_t drawn;
+
+	(void)state;
+	fake_init(&fake, false, 1);
+	drawn = fake.engine.config.hash_key;
+	assert_int_equal(drawn & 1, 1);
+	fake_finish(&fake);
+	fake_init(&fake, false, 1);
+	assert_int_equal(fake.engine.config.hash_key & 1, 1);
+	assert_true(fake.engine.config.hash_key != drawn);
+	fake_finish(&fake);
+	fake_init(&fake, false, 1);
+	bh_engine_init(&fake.engine, &fake.source, &(struct bh_engine_config){.hash_key = 12345});
+	assert_int_equal(fake.engine.config.hash_key, 12345);
+}
+
 static void scan_copies_data_in_order(void **state)
 {
 	(void)state;
@@ -1344,6 +1363,25 @@ static void withdrawn_out_can_be_made_to_fail(void **state)
 	state_is(BH_FAILURE);
 }
 
+/* The same, found while the device has it: only if it has taken what was taken out. */
+static void out_taken_back_while_it_was_sent_can_be_made_to_fail(void **state)
+{
+	(void)state;
+	for (int fails = 0; fails < 2; fails++)
+		for (int taken = 0; taken < 2; taken++) {
+			bring_to(BH_WAIT);
+			fake.engine.config.withdrawn_fails = fails;
+			fake.list[1].then = BH_FOUND_END; /* the guest took the rest out of its list */
+			assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+			assert_int_equal(fake.cancels, 1);
+			bh_destination_complete(dest, BH_CANCELLED, taken ? 256 : 128);
+			state_is(fails && taken ? BH_FAILURE : BH_DATA);
+			assert_int_equal(fake.engine.counters.ahead_bytes, taken && !fails ? 128 : 0);
+			fake_finish(&fake);
+		}
+	fake_init(&fake, false, 1);
+}
+
 /* A driver that frees descriptors and gets the same ones for its next request. */
 static void same_addresses_for_another_request_is_withdrawn(void **state)
 {
@@ -1527,6 +1565,31 @@ static void withdrawn_in_keeps_what_was_fetched(void **state)
 	state_is(BH_IDLE);
 }
 
+/* By another head first, and then by nobody's asking for it. */
+static void withdrawn_in_is_counted_once(void **state)
+{
+	(void)state;
+	fake_init(&fake, true, 4);
+	fake_offer(&fake);
+	fake.head = 2;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	bh_destination_complete(dest, BH_CANCELLED, 128);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	bh_engine_frame(&fake.engine, 1000);
+	bh_engine_frame(&fake.engine, 2000);
+	state_is(BH_DATA);
+	assert_int_equal(fake.engine.counters.kept_bytes, 128);
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_RETIRED);
+	state_is(BH_IDLE);
+
+	fake.list[0].active = fake.list[1].active = true; /* the next one may be withdrawn as well */
+	fake.head = 0;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	bh_destination_complete(dest, BH_SUCCESS, 128);
+	bh_engine_frame(&fake.engine, 3000);
+	assert_int_equal(fake.engine.counters.kept_bytes, 256);
+}
+
 static void kept_in_is_dropped_by_reset(void **state)
 {
 	(void)state;
@@ -1552,6 +1615,95 @@ static void another_queue_waits_its_turn(void **state)
 	assert_int_equal(bh_destination_offer(dest, &other), BH_ANSWER_BUSY);
 	state_is(BH_DATA);
 	assert_int_equal(replay(), 4);
+}
+
+/* --- what cannot be read ------------------------------------------------------------------------- */
+
+/* A bus error, or a memory map on the move: which of the two, and when it ends, is not the engine's to say. */
+static void unreadable_for_a_moment(unsigned which, bool the_list, bool away)
+{
+	if (the_list)
+		fake.list[which - 1].then = away ? BH_FOUND_INVALID : BH_FOUND;
+	else
+		fake.list[which].broken = away;
+}
+
+static void waiting_out_that_cannot_be_read_was_not_changed(void **state)
+{
+	static const enum bh_verify modes[] = {BH_VERIFY_EXACT, BH_VERIFY_CHECKSUM, BH_VERIFY_TD, BH_VERIFY_BUFFER,
+	                                       BH_VERIFY_TRACE};
+	const unsigned count = 12;
+
+	(void)state;
+	for (size_t m = 0; m < BH_COUNT(modes); m++)
+		for (int when = 0; when < BH_VERIFY_WHEN_COUNT; when++)
+			for (unsigned which = 0; which < 2 * count - 1; which++) {
+				bool the_list = which >= count;
+				unsigned at = the_list ? which - count + 1 : which;
+
+				verify_as(modes[m], (enum bh_verify_when)when, count);
+				fake_written(&fake, at); /* so that a trace does not spare it a look */
+				unreadable_for_a_moment(at, the_list, true);
+				for (int retry = 0; retry < 4; retry++)
+					assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+				assert_int_equal(fake.cancels, 0);
+				assert_int_equal(fake.engine.counters.mismatches, 0);
+				unreadable_for_a_moment(at, the_list, false);
+				bh_destination_complete(dest, BH_SUCCESS, 64 * count);
+				assert_int_equal(replay(), count);
+				assert_int_equal(fake.starts, 1);
+				fake_finish(&fake);
+			}
+	fake_init(&fake, false, 1);
+}
+
+/* And what was changed behind it is found all the same. */
+static void change_is_found_beside_what_cannot_be_read(void **state)
+{
+	(void)state;
+	verify_as(BH_VERIFY_EXACT, BH_VERIFY_RETRY, 4);
+	fake.list[0].broken = fake.list[1].broken = true;
+	fake.list[2].data[5] ^= 1;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 1);
+	assert_int_equal(dest->changed.record, 2);
+}
+
+static void taken_out_that_cannot_be_read_at_its_turn_is_a_fault(void **state)
+{
+	static const enum bh_verify modes[] = {BH_VERIFY_EXACT, BH_VERIFY_CHECKSUM};
+
+	(void)state;
+	for (size_t m = 0; m < BH_COUNT(modes); m++)
+		for (unsigned which = 0; which < 4; which++) {
+			verify_as(modes[m], BH_VERIFY_BOUNDED, 4);
+			bh_destination_complete(dest, BH_SUCCESS, 256);
+			fake.list[which].broken = true;
+			assert_int_equal(replay(), which);
+			for (int again = 0; again < 3; again++)
+				assert_int_equal(fake_offer(&fake), BH_ANSWER_FAULT);
+			state_is(BH_DATA);
+			assert_int_equal(fake.fails, 0);
+			fake.list[which].broken = false;
+			assert_int_equal(replay(), 4 - which);
+			retired(3, BH_SUCCESS, 64);
+			assert_int_equal(fake.starts, 1); /* no byte went out twice */
+			assert_int_equal(fake.engine.counters.mismatches, 0);
+			assert_int_equal(fake.engine.counters.ahead_bytes, 0);
+			fake_finish(&fake);
+		}
+	fake_init(&fake, false, 1);
+}
+
+/* Another packet is another packet, readable or not. */
+static void other_descriptor_that_cannot_be_read_is_a_change(void **state)
+{
+	(void)state;
+	bring_to(BH_WAIT);
+	fake.list[0].broken = true;
+	fake.list[0].d.token ^= 0x80000;
+	assert_int_equal(fake_offer(&fake), BH_ANSWER_BUSY);
+	assert_int_equal(fake.cancels, 1);
 }
 
 /* --- liveness --------------------------------------------------------------------------------- */
@@ -1634,6 +1786,7 @@ int main(void)
 		T(every_end_of_scan_has_a_name),
 		T(scan_does_not_end_at_stop_on_short),
 		T(scan_stops_before_data_that_cannot_be_read),
+		T(hash_key_is_drawn_where_none_is_given),
 		T(scan_copies_data_in_order),
 		T(many_descriptors_do_not_repeat_and_memory_is_counted),
 		T(memory_is_bounded_for_each_endpoint_and_for_all),
@@ -1676,6 +1829,7 @@ int main(void)
 		T(part_of_a_packet_is_forgotten_by_reset),
 		T(withdrawn_out_is_counted_not_failed),
 		T(withdrawn_out_can_be_made_to_fail),
+		T(out_taken_back_while_it_was_sent_can_be_made_to_fail),
 		T(same_addresses_for_another_request_is_withdrawn),
 		T(changed_in_place_after_completion_is_failure),
 		T(one_offer_issues_once_whatever_changes_meanwhile),
@@ -1684,8 +1838,13 @@ int main(void)
 		T(empty_packet_changed_while_it_was_sent_is_failure_if_taken),
 		T(empty_packet_changed_after_the_guest_let_go_is_sent_anew),
 		T(withdrawn_in_keeps_what_was_fetched),
+		T(withdrawn_in_is_counted_once),
 		T(kept_in_is_dropped_by_reset),
 		T(another_queue_waits_its_turn),
+		T(waiting_out_that_cannot_be_read_was_not_changed),
+		T(change_is_found_beside_what_cannot_be_read),
+		T(taken_out_that_cannot_be_read_at_its_turn_is_a_fault),
+		T(other_descriptor_that_cannot_be_read_is_a_change),
 		T(lingering_batch_is_broken_up),
 		T(lingering_batch_hands_out_its_part),
 		T(progress_and_devices_that_finish_do_not_linger),

@@ -17,6 +17,7 @@
 #define SHARED      0xf0000u /* the buffer of all of them */
 #define RUN_NS      500u     /* what it takes the controller to look at all, */
 #define ENTRY_NS    50u      /* to visit a queue head or a descriptor, and to complete one */
+#define LOOK_NS     100u     /* to look at one of those behind a head, where a test counts that */
 #define RUN_MS      100u
 
 struct stream {
@@ -31,6 +32,7 @@ static struct fake_pipes devices[STREAMS];
 static unsigned device_count;
 static struct stream streams[STREAMS];
 static uint64_t work_ns; /* of the controller, not yet on the clock */
+static uint64_t looks;   /* at descriptors behind a head: SCAN and verification */
 static char context[200];
 
 static void equal(const char *what, uint64_t is, uint64_t expected)
@@ -165,7 +167,8 @@ static void run_once(void)
 
 	guest.run_at_us = UINT64_MAX;
 	bh_uhci_run(uhci);
-	work_ns += RUN_NS + (c->entries + c->completed - work) * ENTRY_NS;
+	work_ns += RUN_NS + (c->entries + c->completed - work) * ENTRY_NS + looks * LOOK_NS;
+	looks = 0;
 	guest.now_us += work_ns / 1000;
 	work_ns %= 1000;
 	for (unsigned s = 0; s < STREAMS; s++)
@@ -421,6 +424,80 @@ static void failure_of_a_device_does_not_touch_others(void **state)
 	machine_finish();
 }
 
+/* --- a walk that takes longer than a frame ------------------------------------------------------------ */
+
+static const struct bh_source_ops *source_ops; /* the controller's */
+
+static enum bh_found count_look(struct bh_source *s, const struct bh_descriptor *after, struct bh_descriptor *ret)
+{
+	looks++;
+	return source_ops->next(s, after, ret);
+}
+
+/*
+ * OUT to the first n, of large batches that hang, and all of each is looked at again in
+ * every walk. IN of all eight is served, if slowly.
+ */
+static void with_long_walks(unsigned n, uint32_t vf, const struct bh_engine_config *config)
+{
+	static struct bh_source_ops counting;
+	struct bh_source *source;
+
+	make(8, vf, 500, config);
+	source = bh_uhci_bus(uhci)->engine.source;
+	source_ops = source->ops;
+	counting = *source_ops;
+	counting.next = count_look;
+	source->ops = &counting;
+	looks = 0;
+	for (unsigned s = 0; s < 2 * n; s += 2) {
+		devices[s].device.verification.when = BH_VERIFY_RETRY;
+		streams[s].pipe->late = true;
+	}
+}
+
+static void slow_walks_come_to_every_queue(unsigned n, uint32_t vf, const struct bh_engine_config *config)
+{
+	uint64_t before[STREAMS];
+	uint16_t number;
+
+	with_long_walks(n, vf, config);
+	pass_ms(50);
+	for (unsigned round = 0; round < 5; round++) {
+		for (unsigned s = 0; s < STREAMS; s++)
+			before[s] = streams[s].done;
+		for (unsigned i = 0; i < 5; i++) {
+			number = inw(FRNUM);
+			pass_ms(20);
+			at_least("frames that passed in 20 ms", (inw(FRNUM) - number) & FRNUM_MASK, 10);
+		}
+		for (unsigned s = 0; s < STREAMS; s++)
+			if (!streams[s].pipe->late)
+				at_least("packets of another", streams[s].done - before[s], RUN_MS);
+	}
+	for (unsigned s = 0; s < 2 * n; s += 2)
+		equal("cancels", streams[s].pipe->cancels, 0);
+	equal("failures", engine()->failures, 0);
+	machine_finish();
+}
+
+static void walk_longer_than_a_frame_starves_nobody_and_stops_no_clock(void **state)
+{
+	static const uint32_t packets[] = {4096, 16384}; /* of the 5500 in each ring */
+	struct bh_engine_config config = BH_ENGINE_DEFAULTS;
+
+	(void)state;
+	config.max_batch_bytes = 1024 * 1024;
+	for (size_t p = 0; p < BH_COUNT(packets); p++)
+		for (unsigned n = 1; n <= 4; n++)
+			for (uint32_t vf = 0; vf <= LINK_VF; vf += LINK_VF) {
+				snprintf(context, sizeof(context), "%u hang, batches of %u, %s first", n, packets[p],
+				         vf ? "depth" : "breadth");
+				config.max_batch_descriptors = packets[p];
+				slow_walks_come_to_every_queue(n, vf, &config);
+			}
+}
+
 /* --- memory ------------------------------------------------------------------------------------------ */
 
 /* What hangs has all there is; each of the others still has room for a packet, and its turn. */
@@ -456,6 +533,7 @@ int main(void)
 		cmocka_unit_test(devices_that_hang_delay_no_other),
 		cmocka_unit_test(endpoint_that_hangs_delays_no_other_of_its_device),
 		cmocka_unit_test(failure_of_a_device_does_not_touch_others),
+		cmocka_unit_test(walk_longer_than_a_frame_starves_nobody_and_stops_no_clock),
 		cmocka_unit_test(memory_that_hanging_devices_hold_stops_nobody),
 	};
 

@@ -258,6 +258,47 @@ static void a_slice_is_not_a_whole_pass(void **state)
 	assert_int_equal(device.fake.cancels, 0);
 }
 
+/*
+ * The same, where what stood before it has completed since the slice ended: there is less
+ * to pass over than there was. What the guest then changes in place was never unlinked.
+ */
+static void a_slice_that_completed_much_does_not_pass_over_the_next(void **state)
+{
+	const unsigned busy = 9, packets = 256; /* with looking ahead, more than a slice */
+
+	(void)state;
+	device.fake.hold = true;
+	for (unsigned q = 0; q <= busy; q++)
+		qh(q, q < busy ? QH(q + 1) | LINK_Q : LINK_T, LINK_T);
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, 64));
+	fake_put32(&guest, QH(busy) + 4, TD(0));
+	frame_list(QH(0) | LINK_Q);
+	frames(2);
+	assert_int_equal(device.count, 1);
+	device.waiting = device.fake.held;
+	device.fake.hold = false; /* what the others ask for is there at once */
+	for (unsigned i = 0; i < busy * packets; i++)
+		put_td(MANY + 16 * i, (i + 1) % packets ? MANY + 16 * (i + 1) + LINK_VF : LINK_T, ACTIVE,
+		       token(BH_PID_IN, 0, 2, i & 1, 64), BUFFER(1));
+	for (unsigned q = 0; q < busy; q++)
+		fake_put32(&guest, QH(q) + 4, MANY + 16 * packets * q);
+	one_slice();
+	assert_int_equal(element_of(0), LINK_T);
+	assert_int_equal(guest.run_at_us, 0);
+	for (unsigned n = 0; n < 3; n++)
+		bh_uhci_run(uhci);
+	assert_int_equal(element_of(busy - 1), LINK_T);
+
+	device.fake.held = device.waiting;
+	device.waiting = NULL;
+	fake_device_end(&device.fake, BH_SUCCESS, 64);
+	guest.memory[BUFFER(0)] ^= 0xff;
+	frames(2);
+	assert_int_equal(engine()->failures, 1);
+	assert_int_equal(engine()->ahead_bytes, 0);
+	assert_int_equal(device.fake.cancels, 0);
+}
+
 /* The same, where memory was away for a moment and the walk broke off. */
 static void a_walk_that_broke_off_is_not_a_whole_pass(void **state)
 {
@@ -690,6 +731,7 @@ int main(void)
 		TEST(long_schedule_goes_on_at_its_mark),
 		TEST(what_was_done_is_followed_up_before_the_rest),
 		TEST(a_slice_is_not_a_whole_pass),
+		TEST(a_slice_that_completed_much_does_not_pass_over_the_next),
 		TEST(a_walk_that_broke_off_is_not_a_whole_pass),
 		PACED(a_packet_without_bus_time_was_still_there),
 		PACED(an_endpoint_without_bus_time_is_not_withdrawn),

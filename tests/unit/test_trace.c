@@ -870,6 +870,57 @@ static void handler_before_ours_is_called(void **state)
 	assert_int_equal(WEXITSTATUS(status), 44);
 }
 
+/* A process with handlers of its own: one from before our first trace, and one from between it and the next. */
+static volatile unsigned asked_first, asked_later;
+static struct sigaction before_later;
+
+static void mend(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	child_expect(info->si_addr == faulted_at && ++asked_first < 10, 45);
+	mprotect(faulted_at, page, PROT_READ | PROT_WRITE);
+}
+
+static void pass_to_whom_was_before(int number, siginfo_t *info, void *context)
+{
+	child_expect(++asked_later < 10, 46);
+	before_later.sa_sigaction(number, info, context);
+}
+
+static void pass_on_in_a_circle(struct fixture *f)
+{
+	struct sigaction first = {.sa_sigaction = mend, .sa_flags = SA_SIGINFO};
+	struct sigaction later = {.sa_sigaction = pass_to_whom_was_before, .sa_flags = SA_SIGINFO};
+	struct bh_memory other;
+	uint8_t *host = map_private(1);
+
+	faulted_at = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sigaction(SIGSEGV, &first, NULL);
+	child_enable(f);
+	sigaction(SIGSEGV, &later, &before_later);
+	bh_memory_init(&other);
+	child_expect(bh_memory_add(&other, BASE, page, host, OURS) == 0, 1);
+	child_expect(bh_trace_enable(&other, f->method, NULL) == 0, 2);
+	for (unsigned n = 1; n <= 3; n++) {
+		put(faulted_at, 1);
+		child_expect(asked_first == n && asked_later == n, 3);
+		mprotect(faulted_at, page, PROT_READ);
+	}
+	child_expect(bh_memory_watch(&other, BASE, page) > 0, 4);
+	put(host, 1); /* and ours are still ours */
+	child_expect(asked_later == 3, 5);
+	_exit(42);
+}
+
+static void handlers_around_ours_are_each_asked_once(void **state)
+{
+	int status = status_of(pass_on_in_a_circle, *state);
+
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 42);
+}
+
 /* Uses up the mappings the process may have; then a page in the middle of a watch cannot be split off. */
 #ifndef __SANITIZE_ADDRESS__ /* which needs mappings of its own then, and gives up */
 static void run_out_of_mappings(struct fixture *f)
@@ -945,6 +996,7 @@ int main(void)
 		BOTH(very_many_single_pages),
 		BOTH(foreign_faults_kill),
 		BOTH(handler_before_ours_is_called),
+		BOTH(handlers_around_ours_are_each_asked_once),
 #ifndef __SANITIZE_ADDRESS__
 		BOTH(out_of_mappings),
 #endif

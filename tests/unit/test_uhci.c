@@ -565,6 +565,77 @@ static void memory_on_the_move_is_no_error(void **state)
 	assert_int_equal(inw(USBSTS), USBSTS_HSE | USBSTS_HCH);
 }
 
+#define FAR 0xe0000u /* a region of its own, from here to the end */
+
+/* Four packets of 64 bytes, of which the last two descriptors, or all data, are far. */
+static void far_queue(bool descriptors)
+{
+	bulk_out(4, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		uint32_t at = descriptors && i >= 2 ? FAR + 16 * i : TD(i);
+		uint32_t next = descriptors && i >= 1 ? FAR + 16 * (i + 1) : TD(i + 1);
+
+		memset(guest.memory + FAR + 0x100 + 64 * i, (int)(i + 1), 64);
+		put_td(at, i < 3 ? next : LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, i & 1, 64), FAR + 0x100 + 64 * i);
+		if (descriptors)
+			fake_put32(&guest, at + 12, BUFFER(i));
+	}
+}
+
+static void far_memory(bool there)
+{
+	struct bh_memory *m = &guest.guest.memory;
+
+	if (there)
+		bh_memory_add(m, FAR, FAKE_MEMORY_SIZE - FAR, guest.memory + FAR, BH_MEMORY_READ | BH_MEMORY_WRITE);
+	else
+		assert_int_equal(bh_memory_remove(m, FAR, FAKE_MEMORY_SIZE - FAR, NULL), 0);
+	bh_pci_memory_changed(bh_uhci_pci(uhci));
+}
+
+/* Away while the device has the data, and there again before it is reported, or only after that. */
+static void part_of_memory_on_the_move(bool descriptors, bool ends_meanwhile)
+{
+	struct bh_memory *m = &guest.guest.memory;
+	uint32_t last = descriptors ? FAR + 16 * 3 : TD(3);
+
+	assert_int_equal(bh_memory_remove(m, 0, FAKE_MEMORY_SIZE, NULL), 0);
+	bh_memory_add(m, 0, FAR, guest.memory, BH_MEMORY_READ | BH_MEMORY_WRITE);
+	far_memory(true);
+	pass_us(200000);
+	device.hold = true;
+	far_queue(descriptors);
+	frames(5);
+	assert_int_equal(device.submits, 1);
+	assert_int_equal(device.held->length, 256);
+	far_memory(false);
+	frames(10);
+	assert_int_equal(device.cancels, 0);
+	if (ends_meanwhile)
+		fake_device_end(&device, BH_SUCCESS, 256);
+	frames(10);
+	far_memory(true);
+	frames(5);
+	if (!ends_meanwhile)
+		fake_device_end(&device, BH_SUCCESS, 256);
+	frames(5);
+	assert_int_equal(element_of(0), LINK_T);
+	assert_int_equal(fake_get32(&guest, last + 4) & ENDED, 0);
+	assert_int_equal(device.submits, 1); /* no byte twice */
+	assert_int_equal(engine()->failures + engine()->mismatches + engine()->ahead_bytes, 0);
+	assert_int_equal(counters()->host_errors, 0);
+}
+
+static void memory_on_the_move_is_no_change_of_mind(void **state)
+{
+	for (int descriptors = 0; descriptors < 2; descriptors++)
+		for (int ends_meanwhile = 0; ends_meanwhile < 2; ends_meanwhile++) {
+			part_of_memory_on_the_move(descriptors, ends_meanwhile);
+			teardown(state);
+			setup_running(state);
+		}
+}
+
 static void no_dma_without_bus_mastering(void **state)
 {
 	(void)state;
@@ -596,6 +667,31 @@ static void interrupt_of_an_inactive_descriptor_comes_once_a_frame(void **state)
 	assert_int_equal(counters()->interrupts, before);
 	frames(1);
 	assert_int_equal(counters()->interrupts, before + 1);
+}
+
+/* However many slices a frame's walk takes until it comes to it. */
+static void interrupt_of_an_inactive_descriptor_comes_when_the_walk_comes_there(void **state)
+{
+	const unsigned empty = 6000;
+	uint64_t before;
+
+	(void)state;
+	td(0, LINK_T, TD_IOC, 0);
+	qh(0, LINK_T, TD(0));
+	for (unsigned i = 0; i < empty; i++)
+		put_qh(0x60000 + 16 * i, (i + 1 < empty ? 0x60000 + 16 * (i + 1) : QH(0)) | LINK_Q, LINK_T);
+	frame_list(0x60000 | LINK_Q);
+	frames(3);
+	before = counters()->interrupts;
+	for (unsigned n = 1; n <= 10; n++) {
+		uint64_t walks = counters()->walks;
+
+		outw(USBSTS, USBSTS_USBINT);
+		frames(1);
+		assert_true(counters()->walks >= walks + 2); /* slices */
+		assert_int_equal(inw(USBSTS), USBSTS_USBINT);
+		assert_int_equal(counters()->interrupts, before + n);
+	}
 }
 
 static void periodic_endpoint_is_answered_once_a_frame(void **state)
@@ -852,6 +948,37 @@ static void setup_to_another_endpoint_is_not_answered(void **state)
 	assert_int_equal(control_of(0) & (TD_STALLED | TD_CRC_TIMEOUT), TD_STALLED | TD_CRC_TIMEOUT);
 }
 
+/* Among bulk packets: those before it arrive, it is answered by nobody, those after it wait. */
+static void setup_among_bulk_packets_is_none_of_them(void **state)
+{
+	(void)state;
+	bulk_out(4, 0);
+	td(2, TD(3), ACTIVE, token(BH_PID_SETUP, 0, 1, 0, 64));
+	frames(10);
+	assert_int_equal(device.submits, 1);
+	assert_memory_equal(device.out, guest.memory + BUFFER(0), 64);
+	assert_memory_equal(device.out + 64, guest.memory + BUFFER(1), 64);
+	assert_int_equal(device.out[128], 0);
+	assert_int_equal(control_of(0) & ENDED, 0);
+	assert_int_equal(control_of(1) & ENDED, 0);
+	assert_int_equal(control_of(2) & ENDED, LOST);
+	assert_int_equal(element_of(0), TD(2));
+	assert_int_equal(control_of(3), ACTIVE | TD_IOC);
+
+	qh(0, LINK_T, TD(3)); /* the driver gives up on it */
+	frames(2);
+	assert_int_equal(device.submits, 2);
+	assert_memory_equal(device.out, guest.memory + BUFFER(3), 64);
+	assert_int_equal(engine()->ahead_bytes, 0);
+
+	bulk_out(2, 0); /* and at the head, right behind one that was heard */
+	td(1, LINK_T, ONCE, token(BH_PID_SETUP, 0, 1, 1, 64));
+	frames(2);
+	assert_int_equal(device.submits, 3);
+	assert_int_equal(control_of(0) & ENDED, 0);
+	assert_int_equal(control_of(1) & ENDED, LOST);
+}
+
 /* --- resets and removal in the middle ---------------------------------------------------------------- */
 
 static void resets_cancel_what_runs(void **state)
@@ -1001,8 +1128,10 @@ int main(void)
 		RUNNING(nonsense_is_a_process_error),
 		RUNNING(memory_that_is_not_there_is_a_system_error),
 		RUNNING(memory_on_the_move_is_no_error),
+		RUNNING(memory_on_the_move_is_no_change_of_mind),
 		RUNNING(no_dma_without_bus_mastering),
 		RUNNING(interrupt_of_an_inactive_descriptor_comes_once_a_frame),
+		RUNNING(interrupt_of_an_inactive_descriptor_comes_when_the_walk_comes_there),
 		RUNNING(periodic_endpoint_is_answered_once_a_frame),
 		RUNNING(isochronous_is_answered_as_by_nobody),
 		RUNNING(late_frames_are_walked_in_order_and_old_ones_left),
@@ -1019,6 +1148,7 @@ int main(void)
 		RUNNING(new_setup_cancels_the_old_request),
 		RUNNING(token_without_request_stalls),
 		RUNNING(setup_to_another_endpoint_is_not_answered),
+		RUNNING(setup_among_bulk_packets_is_none_of_them),
 		RUNNING(resets_cancel_what_runs),
 		RUNNING(device_pulled_in_mid_transfer),
 		RUNNING(failure_answers_nothing_until_reset),
