@@ -50,7 +50,7 @@ struct bh_bus;
  */
 struct bh_bus_upcalls {
 	void (*connected)(struct bh_bus *b, unsigned port, bool connected);
-	void (*wakeup)(struct bh_bus *b, unsigned port); /* from a device on a suspended port */
+	void (*wakeup)(struct bh_bus *b, unsigned port); /* from a device on an enabled port; suspended or not */
 };
 
 struct bh_attached;

@@ -189,8 +189,8 @@ void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
  * Upcalls. A device that is in no port may make them; nothing happens.
  *
  * detach: the device is gone by itself; also inside submit, and twice. The bus cancels its
- * transfers, perhaps before this returns, and the device ends each as ever. It destroys the
- * device at a later bh_bus_tick(), never in here.
+ * transfers in here, and the device ends each as ever; it destroys the device at a later
+ * bh_bus_tick(), or when it is removed.
  *
  * wakeup: remote wakeup; without effect where the port is not suspended. That the guest
  * resumed the port comes later, as suspend(false).
