@@ -1,3 +1,4 @@
+/* The names of outcomes, as statistics and messages print them. */
 #include <batch/status.h>
 
 #include <stddef.h>

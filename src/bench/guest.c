@@ -1,3 +1,7 @@
+/*
+ * The guest seam with nothing behind it but an array and a variable. Left out:
+ * message-signalled interrupts, and memory in more than one piece.
+ */
 #include "guest.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * A file is replaced by renaming a new one over it. Left out: it is not flushed to the disk,
+ * and gets mode 0644, whatever the old one had.
+ */
 #include "output.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * SVG by fprintf(): axes, lines, marks, a legend. Left out: escaping of texts, lines
+ * that would need another scale, and labels that make way for each other.
+ */
 #include "plot.h"
 
 #include <math.h>

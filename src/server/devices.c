@@ -1,3 +1,7 @@
+/*
+ * The tables behind --device and --controller: which kinds there are, which options they
+ * take, and how these become configurations. What an option does is its module's business.
+ */
 #include "devices.h"
 
 #include <assert.h>

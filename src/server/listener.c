@@ -1,3 +1,7 @@
+/*
+ * Making, adopting and removing the socket, without touching what is somebody else's.
+ * Accepting clients is serve.c's.
+ */
 #include "listener.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * Cutting up and checking one "kind,key=value" text. It knows no kinds and no keys: those
+ * are in devices.c.
+ */
 #include "options.h"
 
 #include <errno.h>

@@ -1,3 +1,7 @@
+/*
+ * Counters to JSON, and into a file that is always whole. It counts nothing itself; when it is
+ * written, and what devices say of themselves, is serve.c's and devices.c's.
+ */
 #include "statistics.h"
 
 #include <errno.h>

@@ -16,6 +16,7 @@ typedef struct { uint8_t b[2]; } bh_be16;
 typedef struct { uint8_t b[4]; } bh_be32;
 typedef struct { uint8_t b[8]; } bh_be64;
 
+/* get: to a number in host order; put: from one. le, be: the lowest, the highest byte comes first. */
 static inline uint16_t bh_get_le16(bh_le16 v)
 {
 	return (uint16_t)(v.b[0] | v.b[1] << 8);

@@ -13,16 +13,19 @@ struct bh_list {
 	struct bh_list *next, *prev;
 };
 
+/* An empty list, or a node that is in none. Whoever embeds it keeps it where it is while it is linked. */
 static inline void bh_list_init(struct bh_list *l)
 {
 	l->next = l->prev = l;
 }
 
+/* Of a node: is it in no list? */
 static inline bool bh_list_empty(const struct bh_list *l)
 {
 	return l->next == l;
 }
 
+/* The node becomes the last one; it is in no list yet. */
 static inline void bh_list_append(struct bh_list *head, struct bh_list *node)
 {
 	node->prev = head->prev;
@@ -31,6 +34,7 @@ static inline void bh_list_append(struct bh_list *head, struct bh_list *node)
 	head->prev = node;
 }
 
+/* The node is in no list afterwards; it is its owner's to free. */
 static inline void bh_list_remove(struct bh_list *node)
 {
 	node->prev->next = node->next;

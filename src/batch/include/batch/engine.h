@@ -68,18 +68,19 @@ struct bh_record;
 struct bh_destination;
 
 struct bh_engine_config {
-	uint64_t hash_key; /* a number the guest cannot know, for it chooses what is hashed; 0: one is drawn */
-	uint32_t max_batch_bytes;       /* of one batch */
-	uint32_t max_batch_descriptors; /* of one batch; 1: packet at a time */
+	/* A number the guest cannot know, for it chooses what is hashed; 0: one is drawn. Made odd. */
+	uint64_t hash_key;
+	uint32_t max_batch_bytes;       /* of one batch, at most 2^30; less than a packet has: one packet */
+	uint32_t max_batch_descriptors; /* of one batch, at most 2^18; 0 or 1: packet at a time */
 	/*
 	 * Bytes of all batches and records together. Beyond it there are only batches of
 	 * one packet, which every destination may always have, and control data (at most
 	 * 65,535 bytes a device), so that one that hangs starves nobody.
 	 */
 	uint64_t max_bytes;
-	uint32_t retry_checks;          /* records verified at a retry, besides the head */
+	uint32_t retry_checks;          /* records verified at a retry, besides the head; 0: the head alone */
 	uint32_t linger_us;             /* longest wait of a batch of several packets without progress */
-	uint32_t withdrawn_frames;      /* not offered for so many frames: withdrawn */
+	uint32_t withdrawn_frames;      /* not offered for so many frames, at least 1: withdrawn */
 	bool withdrawn_fails;           /* a withdrawn OUT of which the device took bytes: FAILURE */
 };
 
@@ -211,22 +212,33 @@ struct bh_destination {
 };
 
 /*
- * Transfer management: who carries a batch to the device. Set once per
- * destination.
+ * Transfer management (682 in figure 3, [0067]: "Start", "Complete", "Cancel"): who
+ * carries a batch to the device. Set once per destination; all mandatory. start and cancel
+ * may call bh_destination_progress() and bh_destination_complete(), start also
+ * bh_destination_reset() where the device went away at that; nothing else of the engine.
  */
 struct bh_carrier_ops {
 	/*
-	 * Start moving destination->batch (data, length, zero_packet). Ends with
-	 * exactly one bh_destination_complete(), possibly before start returns. The
-	 * batch's memory stays where it is until then.
+	 * Start moving destination->batch: length - skip bytes, an OUT's from data + skip
+	 * on, and zero_packet. Ends with exactly one bh_destination_complete(), possibly
+	 * before start returns. The batch's memory stays where it is until then.
 	 */
 	void (*start)(struct bh_destination *d);
 	/* End it soon; the completion still comes, possibly before cancel returns. */
 	void (*cancel)(struct bh_destination *d);
-	/* FAILURE was entered: the guest has to be induced to reset the device ([0093]). */
+	/*
+	 * FAILURE was entered: the guest has to be induced to reset the device ([0093]). May
+	 * come inside bh_destination_offer() or bh_destination_complete(), and may call
+	 * nothing of the engine: remember it, act later.
+	 */
 	void (*failed)(struct bh_destination *d);
 };
 
+/*
+ * The source outlives the engine; config is copied, and its ranges are not checked. The
+ * engine stays where it is, and time begins at 0. It owns no memory: it ends with its
+ * destinations, each of which bh_destination_finish() takes down.
+ */
 void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct bh_engine_config *config);
 
 /* So many bytes kept for the guest became so many: for what others keep beside batches (control pipes). */
@@ -235,6 +247,12 @@ void bh_engine_account(struct bh_engine *e, uint64_t before, uint64_t after);
 /* Has the source write traces, for BH_VERIFY_TRACE? */
 bool bh_engine_can_trace(const struct bh_engine *e);
 
+/*
+ * For a new destination, or one that was finished. key is what the source writes into
+ * bh_descriptor.destination. Engine and carrier outlive it, and it stays where it is.
+ * max_packet: 1 to 2048 bytes (asserted). single, finishes and verification, all zero
+ * here, may be set after it and before the first offer. Allocates nothing.
+ */
 void bh_destination_init(struct bh_destination *d, struct bh_engine *e, const struct bh_carrier_ops *carrier,
                          uint64_t key, bool in, uint32_t max_packet);
 
@@ -243,14 +261,21 @@ void bh_destination_finish(struct bh_destination *d);
 
 /*
  * Input A. The descriptor is active, for this destination and in this direction,
- * and stands at the head of its chain.
+ * and stands at the head of its chain. It is read during the call only. Memory that
+ * cannot be had is no error: the answer is "busy".
  */
 enum bh_answer bh_destination_offer(struct bh_destination *d, const struct bh_descriptor *head);
 
 /* The descriptor is there to be offered, but its turn has not come: it was not withdrawn. */
 void bh_destination_seen(struct bh_destination *d, const struct bh_descriptor *head);
 
-/* Input B. actual: bytes moved, no more than asked for. */
+/*
+ * Input B, [0067]: "Complete", with "Succeed/Fail". Once for each start (asserted); inside
+ * start or cancel, or from outside of the engine. actual: bytes moved, counted from where
+ * start began; what exceeds that request is cut off. status: any outcome. BH_CANCELLED,
+ * where nobody cancelled, counts as BH_NO_RESPONSE; BH_SUCCESS of an OUT that did not
+ * move everything, as BH_BUS_ERROR. Calls source->ready, but not inside start.
+ */
 void bh_destination_complete(struct bh_destination *d, enum bh_status status, uint32_t actual);
 
 /* Input C. Where a transfer runs, its completion is still to come. */
@@ -259,7 +284,13 @@ void bh_destination_reset(struct bh_destination *d);
 /* Some of the running transfer has moved: worth waiting for the rest. */
 void bh_destination_progress(struct bh_destination *d);
 
-/* The guest no longer wants what it queued, for all the caller can see. */
+/*
+ * The guest no longer wants what it queued, for all the caller can see ([0076]); said by who
+ * knows more of the guest than its offers tell, such as a bus that sees the device set up
+ * anew. bh_engine_frame() finds the rest. Cancels a running transfer; what an IN has
+ * fetched stays for the next INs. May be said at any time from outside of the engine, and
+ * twice; in IDLE and FAILURE nothing happens.
+ */
 void bh_destination_withdraw(struct bh_destination *d);
 
 /* Is there a host transfer whose completion has not come? */
@@ -277,6 +308,7 @@ void bh_engine_tick(struct bh_engine *e, uint64_t now_us);
 /* When bh_engine_tick() has something to do next; UINT64_MAX: never. */
 uint64_t bh_engine_deadline(const struct bh_engine *e);
 
+/* Static strings, for statistics and messages; "?" for what is none of them. */
 const char *bh_state_name(enum bh_state s);
 const char *bh_scan_end_name(enum bh_scan_end s);
 const char *bh_cancel_name(enum bh_cancel c);

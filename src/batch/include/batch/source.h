@@ -46,7 +46,10 @@ enum bh_found {
 struct bh_source;
 struct bh_destination;
 
-/* All mandatory but those marked optional; none may block or call back into the engine. */
+/*
+ * All mandatory but those marked optional; none may block or call back into the engine.
+ * Descriptors and bytes passed are the caller's, valid during the call only.
+ */
 struct bh_source_ops {
 	/*
 	 * The descriptor after the given one, as the list says now. Of the given one only
@@ -55,10 +58,17 @@ struct bh_source_ops {
 	enum bh_found (*next)(struct bh_source *s, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
 
 	/*
-	 * Bytes of the descriptor's buffer; offset + length <= d->length. False: the
-	 * guest's memory is not there (bus error), and nothing was written.
+	 * OUT only: copies length bytes of the descriptor's buffer, offset bytes from its
+	 * start, to what the engine keeps; offset + length <= d->length. False: the guest's
+	 * memory is not there (bus error); what to holds then is not used.
 	 */
 	bool (*read)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, void *to, uint32_t length);
+
+	/*
+	 * IN only: puts what came into the descriptor's buffer; the same bounds. False: bus
+	 * error, and nothing was written. A source that never offers an IN provides it all
+	 * the same; it is never called and may return false.
+	 */
 	bool (*write)(struct bh_source *s, const struct bh_descriptor *d, uint32_t offset, const void *from,
 	              uint32_t length);
 

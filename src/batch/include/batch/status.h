@@ -16,6 +16,7 @@ enum bh_status {
 	BH_STATUS_COUNT
 };
 
+/* "success", "no-response": a static string; "?" for what is none of them. */
 const char *bh_status_name(enum bh_status s);
 
 #endif

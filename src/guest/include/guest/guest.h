@@ -1,7 +1,7 @@
 /*
  * The guest seam: what a controller needs of whoever runs the virtual machine.
  * vfio_user implements it for a machine in another process; tests, benchmarks
- * and emulators implement it for one in their own.
+ * and emulators ([0103]) implement it for one in their own.
  */
 #ifndef GUEST_GUEST_H
 #define GUEST_GUEST_H

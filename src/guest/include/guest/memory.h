@@ -3,7 +3,8 @@
  * mapped here, read-only, or known to exist but out of reach (no file
  * descriptor). An access that is not wholly inside readable (writable) mapped
  * regions fails and leaves everything as it was: for a PCI device that is a bus
- * error. Addresses and sizes are bytes.
+ * error. Addresses and sizes are bytes. That all of the guest's data and descriptors can be
+ * seen is what batching rests on ([0055]).
  *
  * The guest runs while we read: read once into your own copy, validate the copy,
  * act on the copy.
@@ -41,6 +42,7 @@ struct bh_memory {
 	struct bh_trace *trace; /* NULL: writes are not traced */
 };
 
+/* No regions, no traces. Allocates nothing; ends with bh_memory_finish(), after which it may be initialised anew. */
 void bh_memory_init(struct bh_memory *m);
 void bh_memory_finish(struct bh_memory *m); /* forgets the regions, unmaps nothing */
 
@@ -78,7 +80,13 @@ static inline bool bh_memory_exchange32(struct bh_memory *m, uint64_t address, u
  */
 static inline uint8_t *bh_memory_near(const struct bh_memory *m, uint64_t address, size_t length);
 
-/* --- what is inline above: every packet goes through it several times ------------------- */
+/*
+ * --- what is inline above: every packet goes through it several times ---------------------
+ *
+ * From here on nothing is to be called directly: bh_memory_word() and the ..._far()
+ * functions, which serve what does not lie in the region last hit, are the inside of those
+ * above.
+ */
 
 bool bh_memory_read_far(struct bh_memory *m, uint64_t address, void *to, size_t length);
 bool bh_memory_write_far(struct bh_memory *m, uint64_t address, const void *from, size_t length);

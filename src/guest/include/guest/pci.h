@@ -64,10 +64,20 @@ struct bh_pci {
 	bool owed;     /* a message that waits for Bus Master Enable */
 };
 
+/*
+ * ops, identity and guest outlive p; a BAR's size is a power of two, at least 16 bytes, of
+ * I/O ports 4 (asserted). Calls nothing of them yet. What the standard header and MSI
+ * leave out is added by bh_pci_define(); then bh_pci_reset() is due, before anything else.
+ * Allocates nothing: there is nothing to finish.
+ */
 void bh_pci_init(struct bh_pci *p, const struct bh_pci_ops *ops, const struct bh_pci_identity *identity,
                  struct bh_guest *guest);
 
-/* Gives config[offset..] an initial value and the bits a guest may write or clear. Before bh_pci_reset(). */
+/*
+ * Gives config[offset..] an initial value and the bits a guest may write, and those that
+ * writing 1 clears. length: up to 4 bytes inside the configuration space (asserted), the
+ * low bytes of the values, in little-endian order. Before bh_pci_reset().
+ */
 void bh_pci_define(struct bh_pci *p, unsigned offset, unsigned length, uint32_t initial, uint32_t writable,
                    uint32_t clear);
 

@@ -54,6 +54,7 @@
  */
 int bh_trace_enable(struct bh_memory *m, unsigned methods, unsigned *ret_method);
 
+/* Was bh_trace_enable() successful, and bh_memory_finish() not called since? */
 bool bh_memory_traced(const struct bh_memory *m);
 
 /*

@@ -1,10 +1,12 @@
 /*
- * The emulated bus (650 in the patent): root ports, the devices on them, their
+ * The emulated bus (650 in the patent, [0053]): root ports, the devices on them, their
  * addresses and endpoints. A controller offers it one packet at a time; the bus
- * finds the endpoint, and the batch engine or the control pipe answers.
+ * finds the endpoint, and the batch engine, which is apart from it ([0056]), or the
+ * control pipe answers.
  *
  * Everything runs on one thread. Times are microseconds of the clock given to
- * bh_bus_tick().
+ * bh_bus_tick(). Ports count from 0; but for bh_bus_attach(), which checks it, a port has
+ * to be less than port_count.
  */
 #ifndef USB_BUS_H
 #define USB_BUS_H
@@ -42,10 +44,13 @@ static inline uint64_t bh_token_destination(const struct bh_token *t)
 
 struct bh_bus;
 
-/* What the controller learns. All mandatory; called from any bus function. */
+/*
+ * What the controller learns. All mandatory; called from any bus function, and when a
+ * device detaches or wakes. They may call bh_bus_port_device(), and nothing else of the bus.
+ */
 struct bh_bus_upcalls {
 	void (*connected)(struct bh_bus *b, unsigned port, bool connected);
-	void (*wakeup)(struct bh_bus *b, unsigned port); /* from a device on a suspended port */
+	void (*wakeup)(struct bh_bus *b, unsigned port); /* from a device on an enabled port; suspended or not */
 };
 
 struct bh_attached;
@@ -80,6 +85,11 @@ struct bh_bus {
 	uint64_t recent_destination;
 };
 
+/*
+ * ports: 1 to BH_BUS_MAX_PORTS (more is asserted). The source and the upcalls outlive the
+ * bus, which stays where it is; config is copied. Nothing is plugged in, time begins at 0.
+ * Allocates nothing; ends with bh_bus_finish().
+ */
 void bh_bus_init(struct bh_bus *b, unsigned ports, struct bh_source *source, const struct bh_bus_upcalls *upcalls,
                  const struct bh_engine_config *config);
 
@@ -111,8 +121,18 @@ enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, cons
 /* The packet is there, but its turn has not come (the frame is full): nothing is withdrawn. */
 void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
 
-/* What the controller does to a port. Reset: the device is back in its default state. */
+/*
+ * What the controller does to a port; nothing in it is no error.
+ * Reset: the device is back in its default state, at address 0, out of FAILURE; the port
+ * is neither enabled nor suspended.
+ */
 void bh_bus_port_reset(struct bh_bus *b, unsigned port);
+
+/*
+ * Only a port that is enabled and not suspended carries packets: what is sent to others
+ * is not answered. Enabling takes something that shows on the port; the device is told
+ * nothing, and what runs goes on. Suspending and resuming is told to the device.
+ */
 void bh_bus_port_enable(struct bh_bus *b, unsigned port, bool enabled);
 void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended);
 

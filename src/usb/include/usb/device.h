@@ -1,7 +1,10 @@
 /*
  * The device seam: what a USB device has to do for the bus, and what it may tell
- * the bus. Emulated devices (function/), real ones (host/) and layers that wrap
- * another device (layer/) all implement struct bh_device_ops.
+ * the bus. It is the patent's interface to the destination, a black box that takes data
+ * and a request and tells success or failure ([0052], [0067]). Whoever implements struct
+ * bh_device_ops is a device: so far an emulated disk (function/) and a simulated host
+ * interface (host/). It may as well be a real device, or a layer that holds another device
+ * and converts what passes ([0100]).
  *
  * Everything runs on one thread, the controller's: every operation is called on
  * it, and every upcall has to be made on it. No operation may block. What takes
@@ -155,7 +158,7 @@ struct bh_device {
 	/* configuration, set by the device before it is attached */
 	const struct bh_device_ops *ops;
 	enum bh_speed speed;
-	uint8_t control_max_packet; /* bMaxPacketSize0 */
+	uint8_t control_max_packet; /* bMaxPacketSize0, bytes: 8, 16, 32 or 64 */
 	/*
 	 * True if every transfer it holds ends by itself, without anything more from
 	 * the guest: a batch to such a device never has to be broken up for fear that
@@ -182,7 +185,16 @@ void bh_device_suspend(struct bh_device *d, bool suspended);
 void bh_device_power_on(struct bh_device *d);
 void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
 
-/* Upcalls. A device that is in no port may make them; nothing happens. */
+/*
+ * Upcalls. A device that is in no port may make them; nothing happens.
+ *
+ * detach: the device is gone by itself; also inside submit, and twice. The bus cancels its
+ * transfers in here, and the device ends each as ever; it destroys the device at a later
+ * bh_bus_tick(), or when it is removed.
+ *
+ * wakeup: remote wakeup; without effect where the port is not suspended. That the guest
+ * resumed the port comes later, as suspend(false).
+ */
 void bh_device_detach(struct bh_device *d);
 void bh_device_wakeup(struct bh_device *d);
 
