@@ -21,6 +21,7 @@ void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct 
 	if (!e->config.hash_key && getrandom(&e->config.hash_key, sizeof(e->config.hash_key), GRND_NONBLOCK) < 0)
 		e->config.hash_key = (uintptr_t)e * 0x9e3779b97f4a7c15u; /* where the loader put us: better than nothing */
 	e->config.hash_key |= 1; /* a multiplier */
+	e->config.linger_us = BH_MAX(e->config.linger_us, 1u); /* time has to go on between two cancels */
 	bh_list_init(&e->active);
 }
 

@@ -99,7 +99,9 @@ static bool visit_queue(struct bh_uhci *u, struct walk *w)
 	w->element_word = bh_memory_word(&u->guest->memory, address + 4, BH_MEMORY_READ);
 	w->map_generation = u->guest->memory.generation;
 	w->qh = w->element & LINK_T ? 0 : address;
-	w->link = w->element & LINK_T ? w->qh_link : w->element;
+	if (w->position <= u->mark && !(w->element & LINK_Q))
+		w->qh = 0; /* an earlier slice was here: what hangs in it need not be looked at */
+	w->link = w->qh ? w->element : w->qh_link;
 	return true;
 }
 

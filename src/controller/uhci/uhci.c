@@ -248,6 +248,8 @@ static bool begin_frames(struct bh_uhci *u, uint64_t now)
 		begin_frame(u);
 		u->budget = BH_MAX(u->budget, SLICE_ENTRIES / LATE_FRAMES);
 		progress |= work(u);
+		if (u->unfinished)
+			break; /* the slice is over; the other frames come with the next one */
 	}
 	return progress;
 }
