@@ -31,8 +31,14 @@ static struct previous *previous;
 /* The count of detached ranges when this thread last repeated an access that no range explains. */
 static _Thread_local uint64_t repeated __attribute__((tls_model("initial-exec")));
 
-/* Whom this thread is passing a fault on to. Who came later than we did may pass it back to us. */
+/*
+ * Whom this thread is passing a fault on to, and which: who came later than we did may
+ * pass it back to us. A handler that jumps out leaves this behind; a fault that comes back
+ * has the same context, and lies deeper on the stack than where it was passed on.
+ */
 static _Thread_local const struct previous *passing __attribute__((tls_model("initial-exec")));
+static _Thread_local const void *passing_context __attribute__((tls_model("initial-exec")));
+static _Thread_local uintptr_t passing_frame __attribute__((tls_model("initial-exec")));
 
 static void call(const struct sigaction *action, int number, siginfo_t *info, void *context)
 {
@@ -56,12 +62,19 @@ static void call(const struct sigaction *action, int number, siginfo_t *info, vo
 static void pass_on(int number, siginfo_t *info, void *context)
 {
 	static const struct sigaction standard = {.sa_handler = SIG_DFL};
-	const struct previous *back = passing;
-	const struct previous *to = back ? back->next : __atomic_load_n(&previous, __ATOMIC_ACQUIRE);
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0), back_frame = passing_frame;
+	const struct previous *back = passing, *to;
+	const void *back_context = passing_context;
+	bool again = back && context == back_context && frame < back_frame;
 
+	to = again ? back->next : __atomic_load_n(&previous, __ATOMIC_ACQUIRE);
 	passing = to ? to : back;
+	passing_context = context;
+	passing_frame = frame;
 	call(to ? &to->action : &standard, number, info, context);
-	passing = back;
+	passing = again ? back : NULL;
+	passing_context = back_context;
+	passing_frame = back_frame;
 }
 
 /* A jump into a traced page is not a write: repeated for ever, it would never end. */

@@ -873,6 +873,7 @@ static void handler_before_ours_is_called(void **state)
 /* A process with handlers of its own: one from before our first trace, and one from between it and the next. */
 static volatile unsigned asked_first, asked_later;
 static struct sigaction before_later;
+static sigjmp_buf out_of_handler;
 
 static void mend(int number, siginfo_t *info, void *context)
 {
@@ -886,6 +887,14 @@ static void pass_to_whom_was_before(int number, siginfo_t *info, void *context)
 {
 	child_expect(++asked_later < 10, 46);
 	before_later.sa_sigaction(number, info, context);
+}
+
+static void jump_out(int number, siginfo_t *info, void *context)
+{
+	(void)number;
+	(void)context;
+	child_expect(info->si_addr == faulted_at && ++asked_first < 10, 47);
+	siglongjmp(out_of_handler, 1);
 }
 
 static void pass_on_in_a_circle(struct fixture *f)
@@ -913,9 +922,33 @@ static void pass_on_in_a_circle(struct fixture *f)
 	_exit(42);
 }
 
+static void jump_out_of_handlers(struct fixture *f)
+{
+	struct sigaction first = {.sa_sigaction = jump_out, .sa_flags = SA_SIGINFO};
+
+	faulted_at = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	sigaction(SIGSEGV, &first, NULL);
+	child_enable(f);
+	for (volatile unsigned n = 0; n < 3; n++)
+		if (!sigsetjmp(out_of_handler, 1)) {
+			put(faulted_at, 1);
+			_exit(1);
+		}
+	_exit(asked_first == 3 ? 42 : 2);
+}
+
 static void handlers_around_ours_are_each_asked_once(void **state)
 {
 	int status = status_of(pass_on_in_a_circle, *state);
+
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 42);
+}
+
+/* As emulators and interpreters do: it never comes back to us, and is asked the next time all the same. */
+static void handler_may_jump_out(void **state)
+{
+	int status = status_of(jump_out_of_handlers, *state);
 
 	assert_true(WIFEXITED(status));
 	assert_int_equal(WEXITSTATUS(status), 42);
@@ -997,6 +1030,7 @@ int main(void)
 		BOTH(foreign_faults_kill),
 		BOTH(handler_before_ours_is_called),
 		BOTH(handlers_around_ours_are_each_asked_once),
+		BOTH(handler_may_jump_out),
 #ifndef __SANITIZE_ADDRESS__
 		BOTH(out_of_mappings),
 #endif
