@@ -201,6 +201,7 @@ static enum bh_scan_end end_of(enum bh_found f)
 		return BH_SCAN_SUBLIST;
 	case BH_FOUND_INACTIVE:
 		return BH_SCAN_INACTIVE;
+	case BH_FOUND_UNREADABLE:
 	case BH_FOUND_INVALID:
 		return BH_SCAN_INVALID;
 	case BH_FOUND:

@@ -142,7 +142,7 @@ static bool still_there(struct bh_destination *d, uint32_t i, struct bh_change *
 
 	enum bh_found found = source->ops->next(source, &before, &now);
 
-	if (found == BH_FOUND_INVALID)
+	if (found == BH_FOUND_UNREADABLE)
 		return true;
 	if (found == BH_FOUND && (bh_unchanged(d, r, &now) || bh_unreadable(d, r, &now)))
 		return true;

@@ -1623,7 +1623,7 @@ static void another_queue_waits_its_turn(void **state)
 static void unreadable_for_a_moment(unsigned which, bool the_list, bool away)
 {
 	if (the_list)
-		fake.list[which - 1].then = away ? BH_FOUND_INVALID : BH_FOUND;
+		fake.list[which - 1].then = away ? BH_FOUND_UNREADABLE : BH_FOUND;
 	else
 		fake.list[which].broken = away;
 }

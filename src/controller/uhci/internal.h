@@ -122,7 +122,7 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 extern const struct bh_source_ops uhci_source_ops;
 
 /*
- * BH_FOUND_INVALID: it cannot be read. An inactive one is filled in too. The control
+ * BH_FOUND_UNREADABLE: it cannot be read. An inactive one is filled in too. The control
  * word is read before the rest: a driver sets it last. Each word is read once.
  */
 static inline enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, struct td *ret_td)
@@ -137,7 +137,7 @@ static inline enum bh_found uhci_td_fetch(struct bh_uhci *u, uint32_t address, s
 		ret_td->token = bh_order_le32(words[2]);
 		ret_td->buffer = bh_order_le32(words[3]);
 	} else if (!uhci_td_fetch_far(m, address, ret_td)) {
-		return BH_FOUND_INVALID;
+		return BH_FOUND_UNREADABLE;
 	}
 	return ret_td->control & TD_ACTIVE ? BH_FOUND : BH_FOUND_INACTIVE;
 }

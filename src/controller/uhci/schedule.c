@@ -167,7 +167,7 @@ static inline bool serve_td(struct bh_uhci *u, struct walk *w)
 	enum td_result result = TD_WAITS;
 	struct td td;
 
-	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_INVALID) {
+	if (uhci_td_fetch(u, w->link & LINK_ADDRESS, &td) == BH_FOUND_UNREADABLE) {
 		broken(u);
 		return false;
 	}

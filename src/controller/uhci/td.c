@@ -124,7 +124,7 @@ static enum bh_found source_next(struct bh_source *s, const struct bh_descriptor
 	if (after->chain >> 32)
 		return BH_FOUND_SUBLIST; /* in no queue */
 	if (u->scanned_td != after->id && !bh_memory_load32(&u->guest->memory, after->id, &link))
-		return BH_FOUND_INVALID;
+		return BH_FOUND_UNREADABLE;
 	if (link & (LINK_T | LINK_Q))
 		return BH_FOUND_SUBLIST;
 	return fetch_descriptor(u, link & LINK_ADDRESS, after->chain, ret_next);

@@ -40,7 +40,8 @@ enum bh_found {
 	BH_FOUND_END,      /* the list ends */
 	BH_FOUND_SUBLIST,  /* the sub-list ends ([0061], "a UHCI queue is one example") */
 	BH_FOUND_INACTIVE, /* a descriptor that is not to be served */
-	BH_FOUND_INVALID   /* nothing that can be read, or makes sense */
+	BH_FOUND_UNREADABLE, /* memory that is not there, at the moment */
+	BH_FOUND_INVALID   /* nothing that makes sense */
 };
 
 struct bh_source;
