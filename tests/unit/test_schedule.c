@@ -299,6 +299,88 @@ static void a_slice_that_completed_much_does_not_pass_over_the_next(void **state
 	assert_int_equal(device.fake.cancels, 0);
 }
 
+/*
+ * Frames have lists of their own: what was passed over in the second is not what was
+ * visited in the first.
+ */
+static void slices_of_two_frames_are_not_one_pass(void **state)
+{
+	(void)state;
+	device.fake.hold = true;
+	only_queue(BH_PID_OUT, 1, 1, 0);
+	frames(2);
+	assert_int_equal(device.count, 1);
+	empty_queues(5000, QH(0) | LINK_Q);
+	for (unsigned i = 0; i < FRAME_LIST_SIZE; i += 2)
+		fake_put32(&guest, FRAME_LIST + 4 * i, MANY | LINK_Q);
+	if (inw(FRNUM) & 1)
+		frames(1);
+	for (unsigned i = 0; i < 6; i++)
+		one_slice(); /* a slow machine: no more than one in a frame */
+	fake_device_end(&device.fake, BH_SUCCESS, 64);
+	guest.memory[BUFFER(0)] ^= 0xff; /* it was linked all the time */
+	frames(4);
+	assert_int_equal(engine()->failures, 1);
+	assert_int_equal(engine()->ahead_bytes, 0);
+}
+
+static void queue_is_visited_in_every_frame_in_which_it_comes_first(void **state)
+{
+	uint64_t offers;
+
+	(void)state;
+	device.fake.hold = true;
+	only_queue(BH_PID_OUT, 1, 1, 0);
+	frames(2);
+	empty_queues(5000, QH(0) | LINK_Q);
+	for (unsigned i = 0; i < FRAME_LIST_SIZE; i += 2)
+		fake_put32(&guest, FRAME_LIST + 4 * i, MANY | LINK_Q);
+	offers = engine()->offers;
+	for (unsigned i = 0; i < 20; i++)
+		one_slice();
+	assert_in_range(engine()->offers - offers, 5, 100);
+}
+
+/* A driver takes a changed frame number for proof that what it unlinked before is let go of. */
+static void frame_number_tells_of_a_walk_without_what_was_unlinked(void **state)
+{
+	const unsigned busy = 18, packets = 256;
+	uint16_t number;
+
+	(void)state;
+	device.fake.hold = true;
+	for (unsigned q = 0; q <= busy; q++)
+		qh(q, q < busy ? QH(q + 1) | LINK_Q : LINK_T, LINK_T);
+	td(0, LINK_T, ACTIVE, token(BH_PID_OUT, 0, 1, 0, 64));
+	fake_put32(&guest, QH(0) + 4, TD(0));
+	frame_list(QH(0) | LINK_Q);
+	frames(2);
+	assert_int_equal(device.count, 1);
+	device.waiting = device.fake.held;
+	device.fake.hold = false;
+	for (unsigned i = 0; i < busy * packets; i++)
+		put_td(MANY + 16 * i, (i + 1) % packets ? MANY + 16 * (i + 1) + LINK_VF : LINK_T, ACTIVE,
+		       token(BH_PID_IN, 0, 2, i & 1, 64), BUFFER(1));
+	for (unsigned q = 1; q <= busy; q++)
+		fake_put32(&guest, QH(q) + 4, MANY + 16 * packets * (q - 1));
+	one_slice();
+	assert_int_equal(element_of(1), LINK_T);
+	assert_int_equal(guest.run_at_us, 0);
+	frame_list(QH(1) | LINK_Q); /* unlinked, and then the number is read */
+	number = inw(FRNUM);
+	for (unsigned n = 0; n < 100 && inw(FRNUM) == number; n++)
+		guest.now_us += 100;
+	device.fake.held = device.waiting;
+	device.waiting = NULL;
+	fake_device_end(&device.fake, BH_SUCCESS, 64);
+	guest.memory[BUFFER(0)] ^= 0xff;
+	qh(0, LINK_T, TD(0));
+	frame_list(QH(0) | LINK_Q);
+	frames(4);
+	assert_int_equal(engine()->failures, 0);
+	assert_int_equal(engine()->ahead_bytes, 64);
+}
+
 /* The same, where memory was away for a moment and the walk broke off. */
 static void a_walk_that_broke_off_is_not_a_whole_pass(void **state)
 {
@@ -732,6 +814,9 @@ int main(void)
 		TEST(what_was_done_is_followed_up_before_the_rest),
 		TEST(a_slice_is_not_a_whole_pass),
 		TEST(a_slice_that_completed_much_does_not_pass_over_the_next),
+		TEST(slices_of_two_frames_are_not_one_pass),
+		TEST(queue_is_visited_in_every_frame_in_which_it_comes_first),
+		TEST(frame_number_tells_of_a_walk_without_what_was_unlinked),
 		TEST(a_walk_that_broke_off_is_not_a_whole_pass),
 		PACED(a_packet_without_bus_time_was_still_there),
 		PACED(an_endpoint_without_bus_time_is_not_withdrawn),

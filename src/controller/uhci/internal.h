@@ -80,6 +80,7 @@ struct bh_uhci {
 	uint16_t pending;    /* USBSTS bits to be reported at the end of the slice */
 	uint32_t mark;       /* how far the walk under way came in earlier slices (struct walk, position) */
 	bool walk_worked;    /* something completed in those */
+	unsigned walked_frame; /* in whose list the mark is */
 	bool unfinished;     /* the last walk ran out of its budget */
 	bool incomplete;     /* the walk under way broke off */
 	bool first_walk;     /* of a frame: isochronous descriptors, IOC of inactive ones */

@@ -213,10 +213,18 @@ static bool work(struct bh_uhci *u)
 	bool progress = false;
 
 	do {
+		bool late;
+
 		u->again = false;
-		if (uhci_walk(u, frame))
+		if (!u->unfinished)
+			u->walked_frame = frame; /* otherwise the mark is in that one's list */
+		late = u->walked_frame != frame;
+		if (uhci_walk(u, u->walked_frame))
 			progress = u->again = true;
-		u->first_walk &= u->unfinished;
+		if (late && !u->unfinished)
+			u->again = true; /* now this one's */
+		else
+			u->first_walk &= u->unfinished;
 	} while (u->again && u->budget && uhci_running(u));
 	return progress;
 }
