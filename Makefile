@@ -29,7 +29,7 @@ test: asan lab     ## run every test
 test-long: asan lab ## run every test, with more data and more repetitions
 	@$(PYTHON) tests/run --long
 
-bench: bench-turnaround bench-engine bench-registers demo ## run every benchmark
+bench: bench-turnaround bench-registers demo bench-engine ## run every benchmark
 
 bench-turnaround: build ## what batching is worth over a bus with 2 ms of turnaround, in virtual time
 	@build/bulkhead bench turnaround --json build/turnaround.json --plot build/turnaround.svg
