@@ -212,6 +212,29 @@ static int measure_batch(struct rig *rig, struct bh_turnaround_row *row)
 	return 0;
 }
 
+/*
+ * Is the mode measured the one it is said to be? A byte that changes while it is being
+ * sent is noticed by those that look at bytes, and by no other. The rig is of no use
+ * afterwards.
+ */
+static bool is_in_effect(struct rig *rig, enum bh_verify what)
+{
+	const struct bh_engine_counters *c = &bh_uhci_bus(rig->driver.uhci)->engine.counters;
+	bool looks = what == BH_VERIFY_EXACT || what == BH_VERIFY_CHECKSUM || what == BH_VERIFY_TRACE;
+	uint64_t before = c->mismatches, issued = c->batches, us;
+	struct bh_driver *d = &rig->driver;
+	uint32_t length;
+
+	bh_driver_build(d, OUT_ENDPOINT, BH_TURNAROUND_PACKET, BH_TURNAROUND_PACKET);
+	fill(rig, false);
+	bh_driver_link(d);
+	while (c->batches == issued && bh_driver_step(d, d->guest.now_us + 100 * BH_TURNAROUND_FRAME_US))
+		;
+	bh_driver_bytes(d, 0, &length)[0] ^= 1;
+	(void)bh_driver_wait(d, 100 * BH_TURNAROUND_FRAME_US, &us); /* well or not: the count tells */
+	return c->batches > issued && (c->mismatches > before) == looks;
+}
+
 static int measure_single(struct rig *rig, struct bh_turnaround_row *row)
 {
 	return run_transfer(rig, row, 0, &row->single_us);
@@ -246,8 +269,10 @@ static int failed(const char *what, const struct bh_turnaround_row *row, int err
 		fprintf(stderr, "%s: %s, %u bytes %s: %s\n", name, what, row->bytes, row->in ? "IN" : "OUT",
 		        error == -EBADMSG ? "the data is damaged" : "the transfer did not end as it should");
 	else
-		fprintf(stderr, "%s: %s: the machine cannot be set up: %s\n", name, what,
-		        error == -EACCES ? "writes to its memory cannot be traced here" : strerror(-error));
+		fprintf(stderr, "%s: %s: %s\n", name, what,
+		        error == -EACCES   ? "writes to guest memory cannot be traced here"
+		        : error == -EPROTO ? "this is not the verification that was measured"
+		                           : strerror(-error));
 	return error;
 }
 
@@ -280,6 +305,8 @@ static int measure_all(const struct options *o, const struct bh_turnaround_repor
 		if (error)
 			failed(s->what, &rows[i], error);
 	}
+	if (!error && s->measure == measure_batch && !is_in_effect(rig, s->verification.what))
+		error = failed(s->what, NULL, -EPROTO);
 	rig_finish(rig);
 	free(rig);
 	show_progress("", NULL);
