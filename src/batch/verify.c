@@ -56,6 +56,7 @@ void bh_verify_watch(struct bh_destination *d, struct bh_record *r, const struct
 	struct bh_source *source = d->engine->source;
 	struct bh_batch *b = &d->batch;
 	uint64_t stamp = source->ops->watch ? source->ops->watch(source, td) : 0;
+
 	if (b->count == 0) {
 		b->watched = true;
 		b->watched_since = stamp;
@@ -139,7 +140,6 @@ static bool still_there(struct bh_destination *d, uint32_t i, struct bh_change *
 	struct bh_source *source = d->engine->source;
 	const struct bh_record *r = &d->batch.records[i];
 	struct bh_descriptor before = {.id = r[-1].id, .chain = d->batch.chain}, now;
-
 	enum bh_found found = source->ops->next(source, &before, &now);
 
 	if (found == BH_FOUND_UNREADABLE)

@@ -227,6 +227,7 @@ bool uhci_walk(struct bh_uhci *u, unsigned frame)
 	u->counters.walks++;
 	u->unfinished = u->incomplete = false;
 	if (!bh_memory_load32(&u->guest->memory, u->frbaseadd + 4 * (frame % FRAME_LIST_SIZE), &w.link)) {
+		u->mark = 0; /* nothing was passed over: the next walk begins at the beginning */
 		uhci_bus_error(u);
 		return false;
 	}

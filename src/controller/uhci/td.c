@@ -170,7 +170,6 @@ static bool source_equal(struct bh_source *s, const struct bh_descriptor *d, uin
                          uint32_t length)
 {
 	struct bh_memory *m = &of_source(s)->guest->memory;
-
 	const uint8_t *host = length == FULL_PACKET ? bh_memory_near(m, d->buffer + offset, FULL_PACKET) : NULL;
 
 	return host ? full_packets_equal(host, bytes) : bh_memory_equal(m, d->buffer + offset, bytes, length);

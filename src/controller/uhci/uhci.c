@@ -149,6 +149,7 @@ void uhci_start(struct bh_uhci *u)
 	u->epoch_us = now_us(u);
 	u->frames_begun = u->frames_passed = 0;
 	u->mark = 0;
+	u->unfinished = u->walk_worked = false; /* of a walk from before */
 	uhci_kick(u);
 }
 
