@@ -5,6 +5,7 @@
  * inside the device's submit.
  */
 #include "fake_device.h"
+#include "../../src/controller/uhci/internal.h"
 #include "fake_driver.h"
 
 /* --- the device: it writes down the order, and lets the guest act while it holds the packet ---- */
@@ -227,6 +228,21 @@ static void long_schedule_goes_on_at_its_mark(void **state)
 	pass_us(0);
 	assert_int_equal(engine()->offers - offers, n);
 	assert_int_equal(device.count, 1);
+}
+
+/* A walk that the controller's stop cut off is over: the next one begins at the beginning. */
+static void stopped_walk_leaves_no_mark(void **state)
+{
+	(void)state;
+	qh(0, MANY | LINK_Q, LINK_T);
+	empty_queues(6000, LINK_T);
+	frame_list(QH(0) | LINK_Q);
+	one_slice();
+	assert_true(uhci->unfinished);
+	out(USBCMD, 2, 0);
+	out(USBCMD, 2, USBCMD_RS);
+	assert_false(uhci->unfinished);
+	assert_int_equal(uhci->mark, 0);
 }
 
 static void what_was_done_is_followed_up_before_the_rest(void **state)
@@ -811,6 +827,7 @@ int main(void)
 		TEST(queue_moved_by_the_guest_is_not_overwritten),
 		TEST(depth_first_does_not_go_down_a_queue_the_guest_emptied),
 		TEST(long_schedule_goes_on_at_its_mark),
+		TEST(stopped_walk_leaves_no_mark),
 		TEST(what_was_done_is_followed_up_before_the_rest),
 		TEST(a_slice_is_not_a_whole_pass),
 		TEST(a_slice_that_completed_much_does_not_pass_over_the_next),
