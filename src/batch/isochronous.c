@@ -551,8 +551,8 @@ enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_de
 	s->engine->counters.offers++;
 	answer = s->in ? offer_in(s, d, moment) : offer_out(s, d, moment);
 	s->engine->counters.busy += answer == BH_ANSWER_BUSY;
-	if (moment != BH_MOMENT_OVER && s->resets == resets)
-		look_ahead(s, d);
+	if (moment != BH_MOMENT_OVER && answer != BH_ANSWER_FAULT && s->resets == resets)
+		look_ahead(s, d); /* a fault is offered again, and nothing is to overtake it */
 	if (answer == BH_ANSWER_BUSY && answerable(s)) /* it came while we looked ahead */
 		s->engine->source->ops->ready(s->engine->source);
 	note_activity(s);
