@@ -323,6 +323,8 @@ static void port_without_power_shows_nothing(void **state)
 	ok(set_feature(1, F_SUSPEND));
 	expect(1, 0, 0);
 	assert_int_equal(bus.sockets[1].resets, 0);
+	bus.hub->hub->connected(bus.hub, 1, true); /* without power nobody can tell */
+	expect(1, 0, 0);
 	assert_int_equal(changes(), 0);
 }
 
@@ -395,6 +397,21 @@ static void unplugged_port_is_disabled(void **state)
 	plug(3, &low_speed);
 	expect(3, POWER | CONNECTION | LOW_SPEED, C_CONNECTION);
 	assert_int_equal(changes(), 1 << 4);
+}
+
+static void change_bits_are_cleared_one_by_one(void **state)
+{
+	(void)state;
+	power_all();
+	plug(3, &full_speed);
+	ok(set_feature(3, F_RESET));
+	expect(3, POWER | CONNECTION | ENABLE, C_CONNECTION | C_RESET);
+	ok(clear_feature(3, F_C_RESET));
+	expect(3, POWER | CONNECTION | ENABLE, C_CONNECTION);
+	bus.hub->hub->connected(bus.hub, 3, true); /* no news */
+	ok(clear_feature(3, F_C_CONNECTION));
+	bus.hub->hub->connected(bus.hub, 3, true);
+	expect(3, POWER | CONNECTION | ENABLE, 0);
 }
 
 static void port_is_suspended_and_resumed(void **state)
@@ -672,6 +689,7 @@ int main(void)
 		TEST(reset_of_an_empty_port_enables_nothing),
 		TEST(device_that_goes_while_it_is_reset_is_gone),
 		TEST(unplugged_port_is_disabled),
+		TEST(change_bits_are_cleared_one_by_one),
 		TEST(port_is_suspended_and_resumed),
 		TEST(reset_ends_the_suspension),
 		TEST(what_only_the_hub_sets_is_left_alone),
