@@ -295,9 +295,17 @@ def _lines(fd, log, deadline, on_tick):
             return
 
 
-def run_guest(script, disk, kernel_options="", name="linux", files=(), **options):
-    """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error."""
-    guest = LAB / "guest"
+def guest_directory(kernel="bookworm"):
+    """Where tools/guest put that release's vmlinuz and initramfs."""
+    return LAB / f"guest-{kernel}"
+
+
+def run_guest(script, disk, kernel_options="", name="linux", files=(), kernel="bookworm", **options):
+    """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error.
+
+    `kernel` is the release of Debian whose kernel it is: bookworm (6.1) or trixie (6.12).
+    """
+    guest = guest_directory(kernel)
     with scratch("initrd-") as directory:
         initrd = directory / "initrd"
         archive = cpio({"run.sh": script.encode(), **dict(files)})
