@@ -452,6 +452,11 @@ def _lines(fd, log, deadline, on_tick):
             return
 
 
+def guest_directory(kernel="bookworm"):
+    """Where tools/guest put that release's vmlinuz and initramfs."""
+    return LAB / f"guest-{kernel}"
+
+
 # For a guest's script, which may say ". /ask.sh". ask NAME WORDS...: has the host do answers[NAME](WORDS...)
 # and prints what that returned, once it is done. The script goes on only then.
 ASK = """
@@ -464,9 +469,12 @@ ask() {
 """
 
 
-def run_guest(script, servers, kernel_options="", name="linux", files=(), **options):
-    """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error."""
-    guest = LAB / "guest"
+def run_guest(script, servers, kernel_options="", name="linux", files=(), kernel="bookworm", **options):
+    """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error.
+
+    `kernel` is the release of Debian whose kernel it is: bookworm (6.1) or trixie (6.12).
+    """
+    guest = guest_directory(kernel)
     with scratch("initrd-") as directory:
         initrd = directory / "initrd"
         archive = cpio({"run.sh": script.encode(), "ask.sh": ASK.encode(), **dict(files)})
