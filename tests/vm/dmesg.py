@@ -1,0 +1,31 @@
+"""What a guest's kernel says, and which of it a healthy run never says.
+
+The guest's script prefixes its messages, as MESSAGES has it; complaints() finds the bad ones.
+"""
+
+import re
+
+# For a guest's script. messages PART: what the kernel said since the last time, as lines "PART ...".
+MESSAGES = """
+messages() { dmesg -c | sed "s/^/$1 /"; }
+"""
+
+# Lines about the machine itself are none of our business.
+BAD = re.compile(r"error|fail|timed out|timeout|reset|stall|babble|halted|corrupt|not respond|"
+                 r"nobody cared|unable|cannot|bug:|warning:|oops|call trace|hc died", re.I)
+OURS = re.compile(r"usb|uhci|scsi|\bsd[ a-z]|storage|i/o|ext[24]|fat|irq \d|bug:|warning:|oops|call trace", re.I)
+
+# A device that goes away under its driver: what was asked of it fails, and it cannot be told to
+# flush any more (it was, before).
+UNPLUGGED = re.compile(r"Synchronize Cache\(10\) failed: Result: hostbyte=DID_(NO_CONNECT|ERROR)|"
+                       r"hostbyte=DID_(NO_CONNECT|ERROR)|I/O error, dev sd[a-z]|"
+                       r"\[sd[a-z]\] tag#\d+ (UNKNOWN|FAILED)|device offline error|"
+                       r"cmd cmplt err -108|rejecting I/O to (offline|dead) device")
+
+
+def complaints(lines, part, expected=None):
+    """The bad lines of a part of the log; an empty log is an error, for nobody asked for it then."""
+    said = [line for line in lines if line.startswith(part + " ")]
+    assert said, f"the kernel said nothing at all in {part}"
+    return [line for line in said
+            if BAD.search(line) and OURS.search(line) and not (expected and expected.search(line))]
