@@ -46,9 +46,13 @@ struct bh_control {
 /* A device in a port, with what the bus keeps of it. */
 struct bh_attached {
 	struct bh_bus *bus;
+	struct bh_list link; /* bus->devices */
 	struct bh_device *device;
-	unsigned port;
+	struct bh_port *port;
+	struct bh_port *ports; /* a hub's: device->hub_ports of them */
 	uint8_t address;
+	bool live;   /* carries packets: its port and all above it are enabled, none is suspended */
+	bool asleep; /* it was told so */
 	bool gone;   /* detached by itself; removed at the next tick */
 	bool failed; /* FAILURE: answers nothing until its port is reset */
 	uint64_t failed_since; /* microseconds */
