@@ -40,6 +40,8 @@ extern "C" {
 #include <base/list.h>
 #include <base/util.h>
 #include <batch/engine.h>
+#include <batch/isochronous.h>
+#include <batch/packet.h>
 #include <batch/source.h>
 #include <batch/status.h>
 #include <batch/verify.h>
