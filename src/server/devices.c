@@ -54,7 +54,7 @@ static json_t *disk_statistics(const struct bh_device *d)
 {
 	struct bh_disk_counters c = bh_disk_counters(d);
 
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind", "disk", "serial",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "serial",
 	                 bh_disk_serial(d), "commands", (json_int_t)c.commands, "bytes_read", (json_int_t)c.bytes_read,
 	                 "bytes_written", (json_int_t)c.bytes_written, "flushes", (json_int_t)c.flushes, "failed",
 	                 (json_int_t)c.failed, "io_errors", (json_int_t)c.io_errors, "phase_errors",
@@ -76,6 +76,7 @@ static const struct bh_device_kind kinds[] = {
 /* --- what every device has ------------------------------------------------------------- */
 
 static const struct bh_option_key common_keys[] = {
+	{.key = "port", .value = "PLACE", .help = "2, or 1.3: the third of the hub in port 1; default: the next free root port"},
 	{.key = "verify", .value = "MODE", .help = "exact, checksum, td or buffer: what is compared; default exact (trace: embedders only)"},
 	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{0},

@@ -8,9 +8,8 @@
 #include <bench/bench.h>
 
 #include "devices.h"
+#include "plugs.h"
 #include "serve.h"
-
-#define MAX_DEVICES 64u
 
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
@@ -22,7 +21,7 @@ static const char usage[] =
 	"  --socket-path PATH   listen for the virtual machine monitor here\n"
 	"  --fd N               use this socket, passed in by whoever started us, instead\n"
 	"  --controller KIND[,KEY=VALUE...]   default: uhci; 'help' lists kinds and options\n"
-	"  --device KIND[,KEY=VALUE...]       plug a device in, port by port; 'help' lists them\n"
+	"  --device KIND[,KEY=VALUE...]       plug a device in; up to 64; 'help' lists them\n"
 	"  --statistics FILE    write counters there as JSON, at the end and at SIGUSR1\n"
 	"  --help, --version\n"
 	"\n"
@@ -63,7 +62,7 @@ static int parse_fd(const char *text, int *ret)
 
 static int serve(int argc, char **argv)
 {
-	const char *devices[MAX_DEVICES];
+	const char *devices[BH_PLUGS_MAX];
 	struct bh_serve_config c = {.fd = -1, .controller = "uhci", .devices = devices};
 	int option;
 
@@ -89,7 +88,7 @@ static int serve(int argc, char **argv)
 				bh_device_help(stdout);
 				return 0;
 			}
-			if (c.device_count == MAX_DEVICES)
+			if (c.device_count == BH_PLUGS_MAX)
 				return wrong("too many devices: %s", optarg);
 			devices[c.device_count++] = optarg;
 			break;

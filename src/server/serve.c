@@ -32,6 +32,7 @@
 #include "devices.h"
 #include "listener.h"
 #include "options.h"
+#include "plugs.h"
 #include "statistics.h"
 
 #define NEVER UINT64_MAX
@@ -42,14 +43,13 @@
 struct server {
 	/* configuration */
 	const struct bh_serve_config *config;
-	const struct bh_device_kind *kinds[BH_UHCI_MAX_PORTS]; /* of the device in each port */
-	char *files[BH_UHCI_MAX_PORTS];                        /* and the file behind it, if any */
 
 	/* what it is made of */
 	uv_loop_t loop;
 	struct bh_listener listener;
 	struct bh_vfio_user *vfio_user;
 	struct bh_uhci *uhci;
+	struct bh_plugs plugs;
 	uv_signal_t term, interrupt, usr1;
 	uv_prepare_t before_poll;
 	uv_idle_t keep_going; /* active: the loop does not sleep */
@@ -90,26 +90,13 @@ static uint64_t now_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static json_t *device_statistics(const struct server *s)
-{
-	const struct bh_bus *bus = bh_uhci_bus(s->uhci);
-	json_t *all = json_array();
-
-	for (unsigned i = 0; i < bus->port_count; i++) {
-		const struct bh_device *d = bh_bus_port_device(bus, i);
-
-		json_array_append_new(all, s->kinds[i] && d ? s->kinds[i]->statistics(d) : json_null());
-	}
-	return all;
-}
-
 static void write_statistics(struct server *s)
 {
 	int r;
 
 	if (!s->config->statistics)
 		return;
-	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user, device_statistics(s));
+	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user, bh_plugs_statistics(&s->plugs));
 	if (r)
 		say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
 }
@@ -335,41 +322,24 @@ static void client_connects(uv_poll_t *p, int status, int events)
 
 /* --- beginning ------------------------------------------------------------------------------ */
 
-static int add_device(struct server *s, unsigned port, const char *text, char *error)
+static void device_gone(void *context, const char *place, const char *kind)
 {
-	const struct bh_device_kind *kind;
-	struct bh_verification verification;
-	struct bh_device *device = NULL;
-	struct bh_options o;
-	int r = bh_options_parse(text, &o, error);
-
-	if (r)
-		return r;
-	kind = bh_device_kind(o.kind);
-	if (!kind) {
-		snprintf(error, BH_ERROR_SIZE, "no device '%s'; 'bulkhead serve --device help' lists them", o.kind);
-		r = -EINVAL;
-	}
-	if (!r)
-		r = bh_device_options_check(kind, &o, error);
-	if (!r)
-		r = bh_device_verification(&o, &verification, error);
-	if (!r)
-		r = kind->create(&s->loop, &o, &device, error);
-	if (!r && bh_options_get(&o, "file"))
-		s->files[port] = strdup(bh_options_get(&o, "file"));
-	if (!r) {
-		s->kinds[port] = kind;
-		device->verification = verification;
-		r = bh_bus_attach(bh_uhci_bus(s->uhci), port, device);
-		if (r) {
-			snprintf(error, BH_ERROR_SIZE, "'%s' does not fit the port: %s", text, strerror(-r));
-			bh_device_destroy(device);
-		}
-	}
-	bh_options_free(&o);
-	return r;
+	(void)context;
+	say("the %s in port %s is gone", kind, place);
 }
+
+static void device_failed(void *context, const char *place, const char *kind, int error)
+{
+	struct server *s = context;
+
+	say("a %s (port %s) could not be flushed: %s; what was written last may be lost", kind, place, strerror(-error));
+	s->status = 1;
+}
+
+static const struct bh_plugs_ops plugs_ops = {
+	.gone = device_gone,
+	.failed = device_failed,
+};
 
 static int make_controller(struct server *s, char *error)
 {
@@ -379,11 +349,6 @@ static int make_controller(struct server *s, char *error)
 
 	if (r)
 		return r;
-	if (c->device_count > uhci.ports) {
-		snprintf(error, BH_ERROR_SIZE, "%zu devices for %u ports: say --controller uhci,ports=N (at most %u)",
-		         c->device_count, uhci.ports, BH_UHCI_MAX_PORTS);
-		return -EINVAL;
-	}
 	r = bh_vfio_user_create(&host_ops, s, &s->vfio_user);
 	if (!r && !(s->uhci = bh_uhci_create(bh_vfio_user_guest(s->vfio_user), &uhci)))
 		r = -ENOMEM;
@@ -392,31 +357,23 @@ static int make_controller(struct server *s, char *error)
 		return r;
 	}
 	bh_vfio_user_serve(s->vfio_user, bh_uhci_pci(s->uhci));
-	for (unsigned i = 0; i < c->device_count && !r; i++)
-		r = add_device(s, i, c->devices[i], error);
-	return r;
+	bh_plugs_init(&s->plugs, &s->loop, bh_uhci_bus(s->uhci), c->statistics, &plugs_ops, s);
+	return bh_plugs_begin(&s->plugs, c->devices, c->device_count, error);
 }
 
 /* Where the statistics go: to a file of their own, in a directory where one can be made. */
 static int check_statistics(const struct server *s, char *error)
 {
 	const char *path = s->config->statistics;
-	struct stat file, disk;
+	struct stat file;
 	char *copy;
 	int r;
 
 	if (!path)
 		return 0;
-	if (!stat(path, &file)) {
-		for (size_t i = 0; i < s->config->device_count; i++)
-			if (s->files[i] && !stat(s->files[i], &disk) && disk.st_dev == file.st_dev && disk.st_ino == file.st_ino) {
-				snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is the file of a disk: choose another", path);
-				return -EINVAL;
-			}
-		if (!S_ISREG(file.st_mode)) {
-			snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is there and no plain file: choose another", path);
-			return -EINVAL;
-		}
+	if (!stat(path, &file) && !S_ISREG(file.st_mode)) {
+		snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is there and no plain file: choose another", path);
+		return -EINVAL;
 	}
 	copy = strdup(path);
 	r = copy && !access(dirname(copy), W_OK | X_OK) ? 0 : -errno;
@@ -547,28 +504,6 @@ static void announce(const struct server *s)
 
 /* --- ending ------------------------------------------------------------------------------------ */
 
-static void device_closed(void *data, int error)
-{
-	struct server *s = data;
-
-	if (!error)
-		return;
-	say("a disk could not be flushed: %s; what was written last may be lost", strerror(-error));
-	s->status = 1;
-}
-
-struct closing {
-	struct server *server;
-	const struct bh_device_kind *kind;
-};
-
-static void close_device(struct bh_device *d, void *data)
-{
-	const struct closing *c = data;
-
-	c->kind->close(d, device_closed, c->server);
-}
-
 static void close_handle(void *handle)
 {
 	uv_close(handle, NULL);
@@ -586,12 +521,8 @@ static void stop(struct server *s)
 	bh_vfio_user_detach(s->vfio_user);
 	if (s->began)
 		write_statistics(s);
-	for (unsigned i = 0; s->uhci && i < BH_COUNT(s->kinds); i++) {
-		struct closing c = {.server = s, .kind = s->kinds[i]};
-
-		if (c.kind)
-			bh_bus_remove(bh_uhci_bus(s->uhci), i, close_device, &c);
-	}
+	if (s->uhci)
+		bh_plugs_clear(&s->plugs);
 	if (!s->loop_started)
 		return;
 	close_handle(&s->term);
@@ -633,8 +564,6 @@ int bh_serve(const struct bh_serve_config *config)
 	bh_listener_close(&s.listener);
 	if (s.timer_fd >= 0)
 		close(s.timer_fd);
-	for (size_t i = 0; i < BH_COUNT(s.files); i++)
-		free(s.files[i]);
 	uv_loop_close(&s.loop);
 	return s.status;
 }
