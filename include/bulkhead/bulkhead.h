@@ -45,6 +45,7 @@ extern "C" {
 #include <batch/verify.h>
 #include <bulkhead_version.h>
 #include <function/disk.h>
+#include <function/hid.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>
