@@ -1,4 +1,7 @@
-/* The hub, over a bus of a few lines: what a driver reads and sets, and what the bus is told. */
+/*
+ * The hub: what a driver reads and sets, and what the bus is told, over a bus of a few lines;
+ * then hubs behind each other on the real one.
+ */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,6 +13,9 @@
 
 #include <base/util.h>
 #include <function/hub.h>
+#include <usb/bus.h>
+
+#include "fake_device.h"
 
 #define PORTS 5u
 
@@ -674,6 +680,123 @@ static void disabled_port_wakes_nobody(void **state)
 	assert_int_equal(bus.wakeups, 0);
 }
 
+/* --- on the real bus ------------------------------------------------------------------------------------ */
+
+/* A root port, the outer hub in it, the inner one in its port 0, a device in that one's port 1. */
+static struct {
+	struct bh_bus bus;
+	struct bh_device *outer, *inner;
+	struct fake_device leaf;
+	unsigned wakeups;
+} tree;
+
+static void tree_connected(struct bh_bus *b, unsigned port, bool connected)
+{
+	(void)b, (void)port, (void)connected;
+}
+
+static void tree_wakeup(struct bh_bus *b, unsigned port)
+{
+	assert_ptr_equal(b, &tree.bus);
+	assert_int_equal(port, 0);
+	tree.wakeups++;
+}
+
+static const struct bh_bus_upcalls tree_upcalls = {.connected = tree_connected, .wakeup = tree_wakeup};
+
+static struct bh_device *add_hub(const char *place)
+{
+	struct bh_hub_config c = {.ports = PORTS};
+	struct bh_device *d;
+
+	assert_int_equal(bh_hub_create(&c, &d), 0);
+	assert_int_equal(bh_port_attach(bh_bus_port(&tree.bus, place), d), 0);
+	return d;
+}
+
+/* As a driver finds it: configured, its ports switched on. */
+static void find_hub(struct bh_device *d)
+{
+	bus.hub = d;
+	ok(request(0, 9, 1, 0, 0));
+	power_all();
+}
+
+static void plant(void)
+{
+	static struct bh_source source;
+	static const struct bh_source_ops no_packets;
+	struct bh_engine_config config = {.max_bytes = 1 << 16};
+
+	memset(&tree, 0, sizeof(tree));
+	source.ops = &no_packets;
+	bh_bus_init(&tree.bus, 1, &source, &tree_upcalls, &config);
+	tree.outer = add_hub("1");
+	tree.inner = add_hub("1.1");
+	fake_device_init(&tree.leaf, BH_SPEED_LOW);
+	assert_int_equal(bh_port_attach(bh_bus_port(&tree.bus, "1.1.2"), &tree.leaf.device), 0);
+	bh_bus_port_reset(&tree.bus, 0);
+	bh_bus_port_enable(&tree.bus, 0, true);
+	find_hub(tree.outer);
+	ok(set_feature(0, F_RESET));
+	find_hub(tree.inner);
+	expect(1, POWER | CONNECTION | LOW_SPEED, C_CONNECTION);
+	ok(set_feature(1, F_RESET));
+}
+
+static void hubs_hang_from_hubs(void **state)
+{
+	(void)state;
+	plant();
+	expect(1, POWER | CONNECTION | ENABLE | LOW_SPEED, C_CONNECTION | C_RESET);
+	expect(0, POWER, 0);
+	bh_port_remove(bh_bus_port(&tree.bus, "1.1.2"), NULL, NULL);
+	assert_int_equal(tree.leaf.destroyed, 1);
+	expect(1, POWER, C_CONNECTION | C_RESET);
+	bh_bus_finish(&tree.bus);
+}
+
+static void wish_of_a_device_goes_all_the_way_up(void **state)
+{
+	(void)state;
+	plant();
+	bus.hub = tree.outer;
+	ok(set_feature(0, F_SUSPEND)); /* the inner hub, and so the device */
+	assert_int_equal(tree.leaf.suspends, 1);
+	bh_device_wakeup(&tree.leaf.device);
+	expect(0, POWER | CONNECTION | ENABLE, C_CONNECTION | C_RESET | C_SUSPEND);
+	assert_int_equal(tree.leaf.resumes, 1);
+	assert_int_equal(tree.wakeups, 0); /* the root port was awake */
+
+	ok(set_feature(0, F_SUSPEND));
+	bh_bus_port_suspend(&tree.bus, 0, true);
+	assert_int_equal(tree.leaf.suspends, 2);
+	bh_device_wakeup(&tree.leaf.device);
+	assert_int_equal(tree.wakeups, 1);
+	assert_int_equal(tree.leaf.resumes, 1); /* until the root port is resumed */
+	bh_bus_port_suspend(&tree.bus, 0, false);
+	assert_int_equal(tree.leaf.resumes, 2);
+	bh_bus_finish(&tree.bus);
+}
+
+static void reset_of_a_hub_resets_what_hangs_from_it(void **state)
+{
+	unsigned resets;
+
+	(void)state;
+	plant();
+	resets = tree.leaf.resets;
+	bh_bus_port_reset(&tree.bus, 0);
+	bh_bus_port_enable(&tree.bus, 0, true);
+	assert_true(tree.leaf.resets > resets);
+	find_hub(tree.outer);
+	expect(0, POWER | CONNECTION, C_CONNECTION);
+	ok(set_feature(0, F_RESET));
+	find_hub(tree.inner);
+	expect(1, POWER | CONNECTION | LOW_SPEED, C_CONNECTION);
+	bh_bus_finish(&tree.bus);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -704,6 +827,9 @@ int main(void)
 		TEST(suspended_port_resumes_when_its_device_asks),
 		TEST(devices_wish_is_passed_on_by_a_sleeping_hub),
 		TEST(disabled_port_wakes_nobody),
+		cmocka_unit_test(hubs_hang_from_hubs),
+		cmocka_unit_test(wish_of_a_device_goes_all_the_way_up),
+		cmocka_unit_test(reset_of_a_hub_resets_what_hangs_from_it),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

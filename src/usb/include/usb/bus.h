@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include <batch/engine.h>
+#include <batch/isochronous.h>
 #include <usb/device.h>
 
 #define BH_BUS_MAX_PORTS 15u
@@ -146,6 +147,13 @@ uint8_t bh_port_address(const struct bh_port *p);
  * BH_NO_RESPONSE.
  */
 enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
+
+/*
+ * One packet that the controller sends isochronously: answered as bh_isochronous_offer()
+ * would. One that nobody hears has no handshake to miss: OUT ends well, IN with BH_NO_RESPONSE.
+ */
+enum bh_answer bh_bus_offer_isochronous(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d,
+                                        enum bh_moment moment);
 
 /* The packet is there, but its turn has not come (the frame is full): nothing is withdrawn. */
 void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
