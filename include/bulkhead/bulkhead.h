@@ -49,6 +49,7 @@ extern "C" {
 #include <function/disk.h>
 #include <function/hub.h>
 #include <function/zero.h>
+#include <function/hid.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>
