@@ -10,8 +10,11 @@
 
 #include <base/util.h>
 #include <function/disk.h>
+#include <function/hid.h>
 #include <function/hub.h>
 #include <function/zero.h>
+
+#include "say.h"
 
 /* For what needs nothing but memory, and was given a configuration that was checked. */
 static int created(int r, const struct bh_options *o, char *error)
@@ -110,6 +113,62 @@ static json_t *zero_statistics(const struct bh_device *d)
 	                 (json_int_t)c.bad_bytes);
 }
 
+/* --- hid ------------------------------------------------------------------------------- */
+
+static const struct bh_option_key hid_keys[] = {
+	{.key = "kind", .value = "KIND", .help = "keyboard, mouse or tablet (absolute); default keyboard"},
+	{.key = "speed", .value = "full|low", .help = "default full"},
+	{.key = "buttons", .value = "3|5", .help = "of a mouse or tablet; default 3"},
+	{.key = "file", .value = "PATH", .help = "file or FIFO with what is typed and moved, line by line, as for input"},
+	{0},
+};
+
+static void hid_log(void *data, const char *text)
+{
+	(void)data;
+	bh_say("%s", text);
+}
+
+static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	static const char *const hids[] = {"keyboard", "mouse", "tablet", NULL}, *const speeds[] = {"full", "low", NULL},
+	                         *const buttons[] = {"3", "5", NULL};
+	static const enum bh_hid_kind kind_values[] = {BH_HID_KEYBOARD, BH_HID_MOUSE, BH_HID_TABLET};
+	unsigned kind = 0, low = 0, five = 0;
+	struct bh_hid_config config;
+	int r = bh_options_choice(o, "kind", hids, &kind, error);
+
+	if (!r)
+		r = bh_options_choice(o, "speed", speeds, &low, error);
+	if (!r)
+		r = bh_options_choice(o, "buttons", buttons, &five, error);
+	if (r)
+		return r;
+	config = (struct bh_hid_config){
+		.kind = kind_values[kind],
+		.speed = low ? BH_SPEED_LOW : BH_SPEED_FULL,
+		.buttons = five ? 5 : 3,
+		.path = bh_options_get(o, "file"),
+		.log = hid_log,
+	};
+	return bh_hid_create(loop, &config, ret, error, BH_ERROR_SIZE);
+}
+
+static json_t *hid_statistics(const struct bh_device *d)
+{
+	struct bh_hid_counters c = bh_hid_counters(d);
+
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "input", bh_hid_kind_name(bh_hid_kind(d)), "events",
+	                 (json_int_t)c.events, "dropped", (json_int_t)c.dropped, "queued", (json_int_t)c.queued, "reports",
+	                 (json_int_t)c.reports, "repeats", (json_int_t)c.repeats, "wakeups", (json_int_t)c.wakeups,
+	                 "bad_lines", (json_int_t)c.bad_lines, "leds", (int)bh_hid_leds(d));
+}
+
+static int hid_input(struct bh_device *d, const char *text, char *error)
+{
+	return bh_hid_input(d, text, error, BH_ERROR_SIZE);
+}
+
 /* --- hub ------------------------------------------------------------------------------- */
 
 static const struct bh_option_key hub_keys[] = {
@@ -143,6 +202,15 @@ static const struct bh_device_kind kinds[] = {
 		.keys = zero_keys,
 		.create = zero_create,
 		.statistics = zero_statistics,
+	},
+	{
+		.name = "hid",
+		.help = "a keyboard, mouse or tablet, fed by text: by input on the control channel, or a file",
+		.keys = hid_keys,
+		.create = hid_create,
+		.close = bh_hid_close,
+		.statistics = hid_statistics,
+		.input = hid_input,
 	},
 	{
 		.name = "hub",
