@@ -23,6 +23,7 @@ static const char usage[] =
 	"  --controller KIND[,KEY=VALUE...]   default: uhci; 'help' lists kinds and options\n"
 	"  --device KIND[,KEY=VALUE...]       plug a device in; up to 64; 'help' lists them\n"
 	"  --statistics FILE    write counters there as JSON, at the end and at SIGUSR1\n"
+	"  --control PATH       listen there for commands in JSON: plug in, pull out, type (docs/control.md)\n"
 	"  --help, --version\n"
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
@@ -37,7 +38,7 @@ static int wrong(const char *format, const char *what)
 	return 2;
 }
 
-enum { OPTION_SOCKET = 256, OPTION_FD, OPTION_CONTROLLER, OPTION_DEVICE, OPTION_STATISTICS, OPTION_HELP };
+enum { OPTION_SOCKET = 256, OPTION_FD, OPTION_CONTROLLER, OPTION_DEVICE, OPTION_STATISTICS, OPTION_CONTROL, OPTION_HELP };
 
 static const struct option options[] = {
 	{"socket-path", required_argument, NULL, OPTION_SOCKET},
@@ -45,6 +46,7 @@ static const struct option options[] = {
 	{"controller", required_argument, NULL, OPTION_CONTROLLER},
 	{"device", required_argument, NULL, OPTION_DEVICE},
 	{"statistics", required_argument, NULL, OPTION_STATISTICS},
+	{"control", required_argument, NULL, OPTION_CONTROL},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{0},
 };
@@ -94,6 +96,9 @@ static int serve(int argc, char **argv)
 			break;
 		case OPTION_STATISTICS:
 			c.statistics = optarg;
+			break;
+		case OPTION_CONTROL:
+			c.control = optarg;
 			break;
 		case OPTION_HELP:
 			fputs(usage, stdout);

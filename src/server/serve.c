@@ -13,7 +13,6 @@
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +29,12 @@
 #include <vfio_user/vfio_user.h>
 
 #include "devices.h"
+#include "channel.h"
+#include "commands.h"
 #include "listener.h"
 #include "options.h"
 #include "plugs.h"
+#include "say.h"
 #include "statistics.h"
 
 #define NEVER UINT64_MAX
@@ -50,6 +52,8 @@ struct server {
 	struct bh_vfio_user *vfio_user;
 	struct bh_uhci *uhci;
 	struct bh_plugs plugs;
+	struct bh_commands commands;
+	struct bh_channel channel;
 	uv_signal_t term, interrupt, usr1;
 	uv_prepare_t before_poll;
 	uv_idle_t keep_going; /* active: the loop does not sleep */
@@ -69,19 +73,6 @@ struct server {
 	int status; /* to exit with */
 };
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("bulkhead: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-}
-
 static uint64_t now_us(void)
 {
 	struct timespec t;
@@ -90,15 +81,22 @@ static uint64_t now_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+static json_t *statistics(void *context)
+{
+	struct server *s = context;
+
+	return bh_statistics(s->uhci, s->vfio_user, bh_plugs_statistics(&s->plugs));
+}
+
 static void write_statistics(struct server *s)
 {
 	int r;
 
 	if (!s->config->statistics)
 		return;
-	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user, bh_plugs_statistics(&s->plugs));
+	r = bh_statistics_write(s->config->statistics, statistics(s));
 	if (r)
-		say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
+		bh_say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
 }
 
 /* --- the controller's time -------------------------------------------------------------- */
@@ -173,7 +171,7 @@ static void host_log(void *context, int level, const char *text)
 {
 	(void)context;
 	if (level <= LOG_INFO)
-		say("%s", text);
+		bh_say("%s", text);
 }
 
 static void free_handle(uv_handle_t *h)
@@ -291,7 +289,7 @@ static void listen_again(uv_timer_t *t)
 /* Out of descriptors, say: the connection stays in the queue, and would be reported for ever. */
 static void refuse_for_a_while(struct server *s, const char *why)
 {
-	say("cannot accept a client: %s", why);
+	bh_say("cannot accept a client: %s", why);
 	uv_poll_stop(&s->listening);
 	uv_timer_start(&s->refusing, listen_again, 1000, 0);
 }
@@ -314,7 +312,7 @@ static void client_connects(uv_poll_t *p, int status, int events)
 	r = attach_client(s, fd);
 	if (r) {
 		if (!s->turned_away)
-			say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
+			bh_say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
 		s->turned_away = true; /* said once for each client that is there */
 		bh_vfio_user_refuse(fd);
 	}
@@ -324,15 +322,19 @@ static void client_connects(uv_poll_t *p, int status, int events)
 
 static void device_gone(void *context, const char *place, const char *kind)
 {
-	(void)context;
-	say("the %s in port %s is gone", kind, place);
+	struct server *s = context;
+
+	bh_say("the %s in port %s is gone", kind, place);
+	bh_channel_event(&s->channel, "device-removed", json_pack("{s:s, s:s}", "port", place, "kind", kind));
 }
 
 static void device_failed(void *context, const char *place, const char *kind, int error)
 {
 	struct server *s = context;
 
-	say("a %s (port %s) could not be flushed: %s; what was written last may be lost", kind, place, strerror(-error));
+	bh_say("a %s (port %s) could not be flushed: %s; what was written last may be lost", kind, place, strerror(-error));
+	bh_channel_event(&s->channel, "device-failed",
+	                 json_pack("{s:s, s:s, s:s}", "port", place, "kind", kind, "desc", strerror(-error)));
 	s->status = 1;
 }
 
@@ -434,11 +436,32 @@ static int start_loop(struct server *s, char *error)
 	return 0;
 }
 
+static void control_line(void *context, struct bh_session *session, const char *text, size_t length)
+{
+	struct server *s = context;
+
+	bh_commands_run(&s->commands, session, text, length);
+}
+
+static int open_control(struct server *s, char *error)
+{
+	const char *path = s->config->control, *other = s->config->socket_path;
+
+	if (!path)
+		return 0;
+	if (other && !strcmp(path, other)) {
+		snprintf(error, BH_ERROR_SIZE, "--control '%s' is the --socket-path: choose another", path);
+		return -EINVAL;
+	}
+	s->commands = (struct bh_commands){.plugs = &s->plugs, .statistics = statistics, .context = s};
+	return bh_channel_open(&s->channel, &s->loop, path, control_line, s, error);
+}
+
 /* Last of all: whoever sees the socket may connect to it, and may send us a signal. */
 static int open_socket(struct server *s, char *error)
 {
 	const char *path = s->config->socket_path;
-	int r = path ? bh_listener_open(&s->listener, path, error) : bh_listener_adopt(&s->listener, s->config->fd, error);
+	int r = path ? bh_listener_open(&s->listener, path, 0777, error) : bh_listener_adopt(&s->listener, s->config->fd, error);
 
 	if (r)
 		return r;
@@ -479,6 +502,8 @@ static void announce(const struct server *s)
 	char *json, *option = NULL;
 	json_t *device;
 
+	if (s->config->control)
+		printf("bulkhead: control channel at %s\n", s->config->control);
 	if (!path) {
 		printf("bulkhead: serving on file descriptor %d\n", s->config->fd);
 		fflush(stdout);
@@ -518,6 +543,7 @@ static void stop(struct server *s)
 	if (s->stopping)
 		return;
 	s->stopping = true;
+	bh_channel_close(&s->channel);
 	bh_vfio_user_detach(s->vfio_user);
 	if (s->began)
 		write_statistics(s);
@@ -541,8 +567,9 @@ static int begin(struct server *s)
 {
 	char error[BH_ERROR_SIZE] = "";
 
-	if (make_controller(s, error) || check_statistics(s, error) || start_loop(s, error) || open_socket(s, error)) {
-		say("%s", error);
+	if (make_controller(s, error) || check_statistics(s, error) || start_loop(s, error) || open_control(s, error) ||
+	    open_socket(s, error)) {
+		bh_say("%s", error);
 		return 2;
 	}
 	s->began = true;
