@@ -18,7 +18,7 @@
 
 #define PIECE     4096u
 #define MOST_OUT  (1u << 20) /* bytes waiting for one client */
-#define STALL_MS  10000u     /* without taking any of it */
+#define STALL_MS  5000u        /* without taking any of it */
 
 struct bh_session {
 	struct bh_channel *channel;

@@ -16,7 +16,7 @@
 #include "listener.h"
 
 #define BH_CHANNEL_CLIENTS 8u
-#define BH_CHANNEL_LINE    65536u /* bytes, the end of line not counted */
+#define BH_CHANNEL_LINE    65536u /* bytes, with its end */
 
 struct bh_session; /* a client */
 

@@ -147,7 +147,7 @@ static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_dev
 	config = (struct bh_hid_config){
 		.kind = kind_values[kind],
 		.speed = low ? BH_SPEED_LOW : BH_SPEED_FULL,
-		.buttons = five ? 5 : 3,
+		.buttons = !bh_options_get(o, "buttons") ? 0 : five ? 5 : 3,
 		.path = bh_options_get(o, "file"),
 		.log = hid_log,
 	};
