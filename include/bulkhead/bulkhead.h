@@ -46,6 +46,7 @@ extern "C" {
 #include <bulkhead_version.h>
 #include <function/disk.h>
 #include <function/hub.h>
+#include <function/serial.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>
