@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -207,12 +206,13 @@ static int watch_slave(struct pty *p)
 	return uv_poll_start(p->watching, UV_READABLE, opened_or_closed);
 }
 
-/* A link that is there is replaced: it is what an earlier run has left. Anything else is not. */
+/* A link to a pseudo-terminal is replaced: it is what an earlier run has left. Anything else is not. */
 static int make_link(struct pty *p, const char *link)
 {
-	struct stat st;
+	char target[PATH_MAX];
+	ssize_t n = readlink(link, target, sizeof(target));
 
-	if (lstat(link, &st) == 0 && S_ISLNK(st.st_mode))
+	if (n > 9 && memcmp(target, "/dev/pts/", 9) == 0)
 		unlink(link);
 	if (symlink(p->line.name, link) < 0)
 		return -errno;
@@ -227,7 +227,7 @@ static const char *link_advice(int err)
 {
 	switch (err) {
 	case EEXIST:
-		return "it is no symbolic link, so it stays: remove it, or choose another path";
+		return "something else is there; remove it, or choose another path";
 	case ENOENT:
 	case ENOTDIR:
 		return "make the directory first, or choose another path";
