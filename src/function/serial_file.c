@@ -42,10 +42,10 @@ static void file_free(struct file *f)
 	free(f);
 }
 
-/* While closing: after every request. f may be gone afterwards. */
+/* While closing: after every request that was not followed by another. f may be gone afterwards. */
 static void settle(struct file *f)
 {
-	if (f->writing || f->reading || (f->line.to_peer.used && !f->error))
+	if (f->writing || f->reading)
 		return;
 	f->line.upcalls->finished(&f->line, f->error);
 	file_free(f);

@@ -62,7 +62,7 @@ static void look(struct pty *p)
 	p->line.upcalls->moved(&p->line);
 }
 
-static void opened_or_closed(uv_poll_t *h, int status, int events)
+static void opened(uv_poll_t *h, int status, int events)
 {
 	struct pty *p = h->data;
 	char news[sizeof(struct inotify_event) + NAME_MAX + 1];
@@ -191,7 +191,7 @@ static int watch_slave(struct pty *p)
 	p->watch = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (p->watch < 0)
 		return -errno;
-	if (inotify_add_watch(p->watch, p->line.name, IN_OPEN | IN_CLOSE) < 0)
+	if (inotify_add_watch(p->watch, p->line.name, IN_OPEN) < 0)
 		return -errno;
 	p->watching = malloc(sizeof(*p->watching));
 	if (!p->watching)
@@ -203,7 +203,7 @@ static int watch_slave(struct pty *p)
 		return r;
 	}
 	p->watching->data = p;
-	return uv_poll_start(p->watching, UV_READABLE, opened_or_closed);
+	return uv_poll_start(p->watching, UV_READABLE, opened);
 }
 
 /* A link to a pseudo-terminal is replaced: it is what an earlier run has left. Anything else is not. */

@@ -752,6 +752,56 @@ static void tcp_loses_nothing_under_load(void **state)
 	assert_int_equal(close_serial(), 0);
 }
 
+/* More than the buffer holds, while nothing else happens: what the host takes at once makes room at once. */
+static void large_transfer_goes_through_by_itself(void **state)
+{
+	static uint8_t data[4 * BH_SERIAL_BUFFER];
+	struct job j;
+	int fd;
+
+	(void)state;
+	with_listener();
+	fd = dial(port_of(bh_serial_name(device)));
+	until(bh_serial_state(device).connected);
+	settle();
+	fill_pattern(data, sizeof(data), 9);
+	submit(&j, OUT, data, sizeof(data));
+	until(j.done);
+	expect_at_peer(fd, data, sizeof(data));
+	close(fd);
+	assert_int_equal(close_serial(), 0);
+}
+
+/* What the first one's connection has swallowed is lost; nothing that was not in it is. */
+static void next_one_gets_what_the_last_did_not(void **state)
+{
+	static uint8_t data[8 * MANY], back[MANY];
+	uint64_t taken;
+	struct job j;
+	int fd;
+
+	(void)state;
+	with_listener();
+	fill_pattern(data, sizeof(data), 10);
+	fd = dial(port_of(bh_serial_name(device)));
+	until(bh_serial_state(device).connected);
+	submit(&j, OUT, data, sizeof(data));
+	settle();
+	assert_int_equal(j.done, 0); /* nobody reads */
+	close(fd);
+	until(!bh_serial_state(device).connected);
+	taken = bh_serial_counters(device).to_peer;
+	fd = dial(port_of(bh_serial_name(device)));
+	for (size_t got = 0; got < 2 * BH_SERIAL_BUFFER;)
+		until(peer_reads(fd, back, &got, 2 * BH_SERIAL_BUFFER));
+	assert_memory_equal(back, data + taken, 2 * BH_SERIAL_BUFFER);
+	bh_device_cancel(device, &j.t);
+	close(fd);
+	until(!bh_serial_state(device).connected);
+	bh_serial_close(device, NULL, NULL);
+	device = NULL;
+}
+
 static void server_serves_one_after_the_other(void **state)
 {
 	uint8_t byte;
@@ -817,6 +867,7 @@ static void client_that_waits_can_be_closed(void **state)
 {
 	(void)state;
 	assert_int_equal(create(&(struct bh_serial_config){.tcp = "localhost:1"}), 0);
+	uv_run(&loop, UV_RUN_NOWAIT);
 	assert_int_equal(close_serial(), 0); /* while it looks for the host */
 	assert_int_equal(create(&(struct bh_serial_config){.tcp = "127.0.0.1:1"}), 0);
 	until(bh_serial_counters(device).failures > 0);
@@ -935,12 +986,12 @@ static void close_gives_away_what_is_left(void **state)
 	with_listener();
 	fd = dial(port_of(bh_serial_name(device)));
 	until(bh_serial_state(device).connected);
-	assert_int_equal(write(fd, "unread", 6), 6);
 	submit(&j, OUT, data, sizeof(data));
 	settle();
 	result = 1;
 	bh_serial_close(device, closed, &result);
 	device = NULL;
+	assert_int_equal(write(fd, "unread", 6), 6);
 	assert_int_equal(j.done, 1);
 	if (j.status != BH_SUCCESS)
 		assert_int_equal(j.status, BH_CANCELLED);
@@ -1066,6 +1117,8 @@ int main(void)
 		TEST(reset_loses_nothing),
 		TEST(pty_has_a_link_while_it_is_there),
 		TEST(tcp_loses_nothing_under_load),
+		TEST(large_transfer_goes_through_by_itself),
+		TEST(next_one_gets_what_the_last_did_not),
 		TEST(server_serves_one_after_the_other),
 		TEST(client_connects_again_and_again),
 		TEST(client_that_waits_can_be_closed),
