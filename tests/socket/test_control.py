@@ -184,7 +184,7 @@ def test_with_a_passed_socket(start, path, tmp_path):
         listening.listen()
         server = start(image=None, fd=listening.fileno(), options=["--control", path])
         uhci.Uhci.until(path.exists, "the control channel")
-        with Control(path) as control:
+        with server.retry(lambda: Control(path)) as control:
             assert control.add("zero") == "1"
         assert server.terminate() == 0
 
