@@ -50,6 +50,7 @@ extern "C" {
 #include <function/hid.h>
 #include <function/hub.h>
 #include <function/zero.h>
+#include <function/serial.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>
