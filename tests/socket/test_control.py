@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import pathlib
+import re
 import socket
 import stat
 import threading
@@ -748,3 +750,27 @@ def test_enumerated_and_pulled_out_for_ever(server, control, image):
         assert server.descriptors() == descriptors
         if not conftest.sanitized():
             assert resident(server) - memory < 256 << 10
+
+
+# What is written about it
+
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "control.md"
+
+
+def test_the_examples_of_the_documentation(begin, path, image, tmp_path):
+    """In their order; "..." stands for anything, and events are not to be had for the asking."""
+    begin("hub", cwd=tmp_path)
+    lines = [line[4:] for line in DOCUMENT.read_text().splitlines() if line.startswith(("    -> ", "    <- "))]
+    with Control(path) as control:
+        wanted = [json.dumps(control.greeting, separators=(",", ":"))]
+        for line in lines:
+            if line.startswith("-> "):
+                control.send(line[3:] + "\n")
+                wanted.append(control.lines.readline().decode().rstrip("\n"))
+            elif "timestamp" not in line:
+                pattern = ".*".join(map(re.escape, line[3:].split("...")))
+                got = wanted.pop(0)
+                assert re.fullmatch(pattern, got), f"{got} is not {line[3:]}"
+        assert not wanted
+    for command in ("device-add", "device-remove", "devices", "input", "statistics"):
+        assert f'"execute": "{command}"' in DOCUMENT.read_text() and f"\n### {command}\n" in DOCUMENT.read_text()
