@@ -14,6 +14,7 @@ needs its host to do something first, it asks: see ASK.
 Everything started here dies with this process; everything said is kept in build/lab/logs.
 """
 
+import collections
 import contextlib
 import ctypes
 import io
@@ -186,6 +187,12 @@ class QemuDisk:
     def check_alive(self):
         pass
 
+    def open_files(self):
+        return []
+
+    def leaked_files(self, before):
+        return []
+
 
 class Server:
     """A Bulkhead server with any devices, or none. Several guests may use it, one after the other.
@@ -250,13 +257,24 @@ class Server:
         if self.process.poll() is not None:
             raise LabError(f"bulkhead died with status {self.process.returncode}\n" + tail(self.log))
 
+    def leaked_files(self, before, seconds=5):
+        """What is open and was not `before`, once the server has noticed that its guest is gone."""
+        deadline = time.monotonic() + seconds
+        while True:
+            now = collections.Counter(self.open_files())
+            now.subtract(before)
+            leaked = {name: count for name, count in now.items() if count}
+            if not leaked or time.monotonic() > deadline:
+                return leaked
+            time.sleep(0.02)
+
     def open_files(self):
-        """What the server's file descriptors are, sorted: of two such lists a leak is the difference."""
+        """What the server's file descriptors are."""
         found = []
         for link in pathlib.Path("/proc", str(self.process.pid), "fd").iterdir():
             with contextlib.suppress(FileNotFoundError):
                 found.append(re.sub(r"\[\d+\]", "", os.readlink(link)))
-        return sorted(found)
+        return found
 
     def statistics(self, seconds=20):
         """The server's counters as they are now."""
@@ -429,7 +447,9 @@ def _heed(line, run, machine, answers):
     name, *words = value.split()
     if name not in answers:
         raise LabError(f"the guest asks for {value!r}, which this test does not know")
-    machine.tell(str(answers[name](*words) or "done"))
+    answer = answers[name](*words)
+    if answer is not NO_ANSWER:
+        machine.tell(str("done" if answer is None else answer))
 
 
 def _lines(fd, log, deadline, on_tick):
@@ -457,6 +477,8 @@ def guest_directory(kernel="bookworm"):
     return LAB / f"guest-{kernel}"
 
 
+NO_ANSWER = object()  # of one who asked, and is reset meanwhile: the next boot is not to hear it
+
 # For a guest's script, which may say ". /ask.sh". ask NAME WORDS...: has the host do answers[NAME](WORDS...)
 # and prints what that returned, once it is done. The script goes on only then.
 ASK = """
@@ -469,6 +491,12 @@ ask() {
 """
 
 
+def make_initrd(script, files=(), kernel="bookworm"):
+    """The initrd of a guest that runs `script`, with further `files`, (name, bytes) each."""
+    archive = cpio({"run.sh": script.encode(), "ask.sh": ASK.encode(), **dict(files)})
+    return (guest_directory(kernel) / "initramfs").read_bytes() + archive
+
+
 def run_guest(script, servers, kernel_options="", name="linux", files=(), kernel="bookworm", **options):
     """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error.
 
@@ -477,8 +505,7 @@ def run_guest(script, servers, kernel_options="", name="linux", files=(), kernel
     guest = guest_directory(kernel)
     with scratch("initrd-") as directory:
         initrd = directory / "initrd"
-        archive = cpio({"run.sh": script.encode(), "ask.sh": ASK.encode(), **dict(files)})
-        initrd.write_bytes((guest / "initramfs").read_bytes() + archive)
+        initrd.write_bytes(make_initrd(script, files, kernel))
         args = ["-kernel", guest / "vmlinuz", "-initrd", initrd, "-append",
                 f"console=ttyS0 quiet panic=-1 {kernel_options}"]
         run = run_vm(args, servers, name=name, **options)

@@ -70,7 +70,7 @@ struct bh_uhci {
 	uint64_t frames_run;   /* ever; what the engine calls a frame */
 	uint64_t frame_base;   /* what the isochronous engine calls the epoch's first frame */
 	uint64_t frames_due;   /* since the epoch, when this run began */
-	uint64_t active_frame; /* of frames_run: when there was last anything to do */
+	uint64_t active_frame; /* of frames_run: when something was last done, or wished for */
 	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
 	uint64_t poll_us;      /* interval of looking for new work; doubles while there is none */
 	uint64_t next_poll_us;

@@ -48,6 +48,7 @@ static void offer(struct bh_uhci *u, enum bh_moment moment)
 
 enum td_result uhci_isochronous_execute(struct bh_uhci *u)
 {
+	u->active_frame = u->frames_run;
 	if (u->first_walk)
 		offer(u, u->frames_begun < u->frames_due ? BH_MOMENT_LATE : BH_MOMENT_NOW);
 	return u->current.result;

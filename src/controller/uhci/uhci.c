@@ -31,7 +31,7 @@
 #define FRESH_START 4096u
 
 /*
- * With nothing queued for so many frames, one look serves several of them (which
+ * With nothing done for so many frames, one look serves several of them (which
  * are then walked late, in order). Waking a thousand times a second costs 1.5 to
  * 3 % of a core on a machine without help from hardware, whatever is done then.
  */
@@ -220,6 +220,8 @@ void uhci_resume_event(struct bh_uhci *u)
 static bool work(struct bh_uhci *u)
 {
 	unsigned frame = (unsigned)(u->frnum + u->frames_begun - 1);
+	const struct bh_engine_counters *engine = &u->bus.engine.counters;
+	uint64_t batches = engine->batches;
 	bool progress = false;
 
 	do {
@@ -237,6 +239,9 @@ static bool work(struct bh_uhci *u)
 		else
 			u->first_walk &= u->unfinished;
 	} while (u->again && u->budget && uhci_running(u));
+	/* What only waits for a device, such as a keyboard, is nothing to look at in every frame. */
+	if (progress || engine->batches != batches || u->unfinished || u->waiting_count)
+		u->active_frame = u->frames_run;
 	return progress;
 }
 
