@@ -85,14 +85,12 @@ def test_passes(ran, test):
         assert usbtest.result(ran.values, test, pattern)[0] == "passed", f"with pattern {pattern}"
 
 
-def only_few_missed(complaint):
-    """usbtest warns of every isochronous packet that failed; one in a hundred may."""
-    errors = re.search(r"during the test, (\d+) errors out of (\d+)", complaint)
-    return errors and int(errors[1]) * 100 <= int(errors[2])
+# Of isochronous packets: usbtest warns of the first, and fails itself where they are more than one in ten.
+MISSED = re.compile(r"usbtest .*: during the test, \d+ errors out of \d+")
 
 
 def test_kernel_has_nothing_to_complain_about(ran):
-    assert not [line for line in ran.complaints if not only_few_missed(line)]
+    assert not [line for line in ran.complaints if not MISSED.search(line)]
 
 
 def test_combination_is_what_it_is_called(ran):
