@@ -10,7 +10,7 @@ import time
 
 import known
 
-PATIENCE = 0.5  # seconds in which two that will agree have agreed
+PATIENCE = 1.0  # seconds without a change after which two that do not agree never will
 
 
 @dataclasses.dataclass
@@ -51,17 +51,17 @@ class Comparison:
                 return found
 
     def settle(self, name, where):
-        end = time.monotonic() + self.patience
-        before, unchanged = None, 0
+        before, unchanged, changed_at = None, 0, 0
         while True:
             seen = []
             for c in (self.qemu, self.ours):
-                c.pass_frames(2)
+                c.pass_frames(c.LOOK)
                 seen.append(c.observe_memory())
-            unchanged = unchanged + 1 if seen == before else 0
-            before = seen
+            unchanged += 1
+            if seen != before:
+                before, unchanged, changed_at = seen, 0, time.monotonic()
             expected = 6 if self.qemu.unfinished() or self.ours.unfinished() else 1
-            late = time.monotonic() > end
+            late = time.monotonic() > changed_at + self.patience
             if unchanged < expected and not late:
                 continue
             found = self.differences(name, where, *({**c.notes, **now, **c.observe_registers()}

@@ -8,7 +8,7 @@ table of docs/conformance-uhci.md.
 import dataclasses
 import fnmatch
 
-from uhci import ACTIVE, ACTLEN, BABBLE, CERR, ERROR, HALTED, HCPE, HSE, PE, RD, RS, STALLED, SUSP, TIMEOUT, USBINT
+from uhci import ACTIVE, ACTLEN, BABBLE, CERR, ERROR, HALTED, HCPE, HSE, IOS, NAK, PE, RD, RS, STALLED, SUSP, TIMEOUT, USBINT
 
 ANY = None
 STATUS = 0x00FE0000
@@ -118,7 +118,7 @@ KNOWN = (
     Known("A port in reset", "carries packets", "carries none", "UHCI 2.1.7, bit 9",
           ("errors.a_port_in_reset",), SILENT),
     Known("Isochronous IN that nobody answers", "clears C_ERR", "leaves C_ERR alone: there are no retries to count",
-          "UHCI 3.2.2, bits 25 and 28:27", ("errors.isochronous_*",), (See("TD*.control", CERR, 0, CERR, given=TIMEOUT),)),
+          "UHCI 3.2.2, bits 25 and 28:27", ("*",), (See("TD*.control", CERR, 0, ANY, given=TIMEOUT | IOS),)),
     Known("Isochronous OUT that nobody answers", "fails with a time-out",
           "succeeds: there is no handshake to miss", "USB 5.6.4, 8.5.5; UHCI 3.2.2, bit 25",
           ("errors.isochronous_*",),
@@ -140,6 +140,8 @@ KNOWN = (
     Known("Status of an earlier failure in a descriptor that succeeds", "stays, but for NAK", "is replaced",
           "UHCI 3.2.2, bits 23:16", ("descriptors.status_found_in_a_fresh_descriptor",),
           (See("TD*.control", STATUS & ~ACTIVE, ANY, 0),)),
+    Known("NAK of an earlier life in a descriptor that fails", "stays", "is replaced", "UHCI 3.2.2, bits 23:16",
+          ("*",), (See("TD*.control", NAK, NAK, 0, given=TIMEOUT), See("TD*.control", NAK, NAK, 0, given=STALLED))),
     Known("Short packet detection outside of a queue", "is told to software", "is ignored",
           "UHCI 3.2.2, bit 29: undefined", ("descriptors.short_packet_detection_outside_of_a_queue",),
           no_interrupt_here(USBINT)),

@@ -1,7 +1,7 @@
 """The disk behind its bulk endpoints: whole commands, and what is cut, short, or not for it."""
 
 from programs import program
-from programs.parts import (BULK_IN, BULK_OUT, GET_CONFIGURATION, PACKET, cbw, chain, command, control, inquiry,
+from programs.parts import (BULK_IN, BULK_OUT, GET_CONFIGURATION, PACKET, attentive, cbw, chain, command, control, inquiry,
                             packets_in, packets_out, read_blocks, read_capacity, request, request_sense,
                             test_unit_ready, write_blocks)
 from uhci import ACTIVE, DEPTH, END, IN, IOC, OUT, SPD, USBSTS
@@ -15,18 +15,6 @@ def scsi(c, scsi_command, first=0, masked=False, depth=True, link=END, last=IOC,
 def queue(c, first=0):
     c.qh(0, element=c.to_td(first))
     c.frame(c.to_qh(0))
-
-
-def attentive(c):
-    """Ready, and told of what may have happened before: the first command does not count."""
-    c.ready()
-    scsi(c, request_sense(), 200, length=18, masked=True)
-    c.qh(100, element=c.to_td(200))
-    c.frame(c.to_qh(100))
-    c.until(lambda: c.word(0x1000 + 1600 + 4) & END, "REQUEST SENSE")
-    c.forget()
-    c.pass_frames(1)
-    c.write(USBSTS, 0x1F)
 
 
 @program

@@ -3,7 +3,7 @@
 import struct
 
 from controller import ADDRESS
-from uhci import ACTIVE, END, IN, IOC, OUT, SETUP, SPD
+from uhci import ACTIVE, END, IN, IOC, OUT, SETUP, SPD, USBSTS
 
 NOBODY = 99  # an address
 BULK_IN, BULK_OUT = 1, 2  # endpoints of the disk
@@ -90,3 +90,15 @@ def command(scsi, length=0, data=None, spd=0, **wrapper):
     packets = [(OUT, 31, BULK_OUT, cbw(scsi, length if data is None else len(data), data is None, **wrapper), 0)]
     packets += packets_in(length, spd) if data is None else packets_out(data)
     return packets + [(IN, 13, BULK_IN, None, 0)]
+
+
+def attentive(c):
+    """Ready, and the disk has told what may have happened before: REQUEST SENSE takes it away."""
+    c.ready()
+    chain(c, 0, command(request_sense(), 18), masked=True)
+    c.qh(0, element=c.to_td(0))
+    c.frame(c.to_qh(0))
+    c.until(lambda: not c.unfinished(), "end of REQUEST SENSE")
+    c.forget()
+    c.pass_frames(1)
+    c.write(USBSTS, 0x1F)
