@@ -50,6 +50,18 @@ def nak_found_in_a_fresh_descriptor(c):
 
 
 @program
+def nak_found_in_a_descriptor_that_fails(c):
+    c.ready()
+    c.td(0, END, IN, 8, NOBODY, 1, flags=ACTIVE | NAK)
+    c.td(1, c.to_td(2, True), SETUP, 8, data=request(0x40, 0x77))
+    c.td(2, END, IN, 0, flags=ACTIVE | NAK)
+    c.qh(0, link=c.to_qh(1), element=c.to_td(0))
+    c.qh(1, element=c.to_td(1))
+    c.frame(c.to_qh(0))
+    yield "time-out and STALL"
+
+
+@program
 def reserved_bits_are_left_alone(c):
     c.ready()
     for i, (pid, length, data) in enumerate(((SETUP, 8, GET_CONFIGURATION), (IN, 1, None), (OUT, 0, None))):
