@@ -75,6 +75,35 @@ void bh_device_wakeup(struct bh_device *d)
 		d->upcalls->wakeup(d);
 }
 
+void bh_hub_port_power(struct bh_device *d, unsigned port, bool on)
+{
+	if (d->upcalls)
+		d->upcalls->port_power(d, port, on);
+}
+
+void bh_hub_port_reset(struct bh_device *d, unsigned port)
+{
+	if (d->upcalls)
+		d->upcalls->port_reset(d, port);
+}
+
+void bh_hub_port_enable(struct bh_device *d, unsigned port, bool enabled)
+{
+	if (d->upcalls)
+		d->upcalls->port_enable(d, port, enabled);
+}
+
+void bh_hub_port_suspend(struct bh_device *d, unsigned port, bool suspended)
+{
+	if (d->upcalls)
+		d->upcalls->port_suspend(d, port, suspended);
+}
+
+const struct bh_device *bh_hub_port_device(const struct bh_device *d, unsigned port)
+{
+	return d->upcalls ? d->upcalls->port_device(d, port) : NULL;
+}
+
 void bh_transfer_done(struct bh_transfer *t, enum bh_status status, uint32_t actual)
 {
 	t->actual = actual;

@@ -22,6 +22,7 @@
 
 #include <base/bytes.h>
 #include <base/list.h>
+#include <batch/packet.h>
 #include <batch/status.h>
 #include <batch/verify.h>
 
@@ -63,6 +64,10 @@ struct bh_endpoint_info {
  * fills the spans packet by packet; a packet shorter than max_packet ends the
  * transfer. actual, where it is a multiple of max_packet and less than length,
  * says with BH_SUCCESS that a zero-length packet ended it.
+ * Isochronous: packets, one for each service interval from the next one on, in order; where
+ * other transfers to the endpoint are under way, after theirs. What ended is in each packet;
+ * actual and the status that bh_transfer_done() gets say nothing, but that BH_CANCELLED ends
+ * what had not had its turn.
  */
 struct bh_transfer {
 	/* set by the submitter */
@@ -73,6 +78,8 @@ struct bh_transfer {
 	const struct iovec *spans;
 	unsigned span_count;
 	uint32_t length; /* sum of the spans */
+	struct bh_packet *packets; /* isochronous only (5.6): one in each service interval, no retries, no handshake */
+	unsigned packet_count;
 
 	/* set by the device before bh_transfer_done() */
 	uint32_t actual; /* bytes taken from or put into the spans */
@@ -81,9 +88,10 @@ struct bh_transfer {
 	struct bh_list device_link;
 	void *device_data;
 
-	/* the bus's */
+	/* the submitter's */
 	void (*done)(struct bh_transfer *t, enum bh_status status);
 	void (*progress)(struct bh_transfer *t);
+	void *submitter_data;
 };
 
 #define BH_TRANSFER_ZERO_PACKET 1u /* OUT: end with a zero-length packet */
@@ -133,7 +141,10 @@ struct bh_device_ops {
 	 */
 	const struct bh_endpoint_info *(*endpoint)(const struct bh_device *d, uint8_t address);
 
-	/* Optional. The port is suspended (true) or resumed. */
+	/*
+	 * Optional. The bus it is on has gone to sleep (true) or was resumed: its port, one above
+	 * it, or all of them. A reset, too, ends the sleep; it comes without a resume.
+	 */
 	void (*suspend)(struct bh_device *d, bool suspended);
 
 	/*
@@ -148,10 +159,32 @@ struct bh_device_ops {
 	void (*destroy)(struct bh_device *d);
 };
 
-/* What the bus learns from a device; set by bh_bus_attach(), NULL while in no port. */
+/* USB 2.0, 11.23.2.1 allows 255; so many fit one byte of a status change report. */
+#define BH_HUB_MAX_PORTS 7u
+
+/*
+ * What a hub learns of the ports that hang from it. Ports count from 0. May be called from
+ * any operation or upcall, and may call the bus only by bh_hub_port_device() and
+ * bh_transfer_done().
+ */
+struct bh_hub_ops {
+	/* Something came to a powered port, or went from it. */
+	void (*connected)(struct bh_device *d, unsigned port, bool connected);
+	/* A device behind the port, which is suspended or whose hub is, asks to be woken (11.9). */
+	void (*wakeup)(struct bh_device *d, unsigned port);
+};
+
+/* What the bus learns from a device; set when it is plugged in, NULL while in no port. */
 struct bh_device_upcalls {
 	void (*detached)(struct bh_device *d); /* gone by itself; may be called inside submit */
 	void (*wakeup)(struct bh_device *d);   /* remote wakeup while suspended */
+
+	/* hubs only: see bh_hub_port_power() */
+	void (*port_power)(struct bh_device *d, unsigned port, bool on);
+	void (*port_reset)(struct bh_device *d, unsigned port);
+	void (*port_enable)(struct bh_device *d, unsigned port, bool enabled);
+	void (*port_suspend)(struct bh_device *d, unsigned port, bool suspended);
+	const struct bh_device *(*port_device)(const struct bh_device *d, unsigned port);
 };
 
 struct bh_device {
@@ -167,6 +200,9 @@ struct bh_device {
 	bool finishes;
 	/* How what is sent to it is verified; may be set by whoever attaches it. */
 	struct bh_verification verification;
+	/* Of a hub: 1 to BH_HUB_MAX_PORTS ports. NULL: it is none. */
+	const struct bh_hub_ops *hub;
+	unsigned hub_ports;
 
 	/* the bus's */
 	const struct bh_device_upcalls *upcalls;
@@ -192,11 +228,31 @@ void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
  * transfers in here, and the device ends each as ever; it destroys the device at a later
  * bh_bus_tick(), or when it is removed.
  *
- * wakeup: remote wakeup; without effect where the port is not suspended. That the guest
- * resumed the port comes later, as suspend(false).
+ * wakeup: remote wakeup; without effect where nothing is suspended. Whether the guest has
+ * allowed it (DEVICE_REMOTE_WAKEUP) is the device's to know. That the guest resumed the port
+ * comes later, as suspend(false).
  */
 void bh_device_detach(struct bh_device *d);
 void bh_device_wakeup(struct bh_device *d);
+
+/*
+ * What a guest does to a hub's ports, told to the bus by the hub. In no port of its own,
+ * nothing happens. port: less than hub_ports.
+ *
+ * power: switched on, what is plugged in shows (connected() is called in here) in its default
+ * state; switched off, it is gone, and connected() is not called. Ports are off where a hub
+ * is plugged in; a hub that is reset switches them off.
+ * reset: the device there is back in its default state, at address 0; the port is neither
+ * enabled nor suspended. The hub enables it.
+ * enable, suspend: only a powered port that is enabled and not suspended carries packets,
+ * and only where all ports above it do.
+ * device: what shows on the port, or NULL.
+ */
+void bh_hub_port_power(struct bh_device *d, unsigned port, bool on);
+void bh_hub_port_reset(struct bh_device *d, unsigned port);
+void bh_hub_port_enable(struct bh_device *d, unsigned port, bool enabled);
+void bh_hub_port_suspend(struct bh_device *d, unsigned port, bool suspended);
+const struct bh_device *bh_hub_port_device(const struct bh_device *d, unsigned port);
 
 /* The transfer has ended; it is the submitter's again before this returns. */
 void bh_transfer_done(struct bh_transfer *t, enum bh_status status, uint32_t actual);
