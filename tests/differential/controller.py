@@ -26,10 +26,11 @@ class NotQuiet(Exception):
 
 
 class Controller:
-    """`name` says which; `slot` is its PCI device; `io` and `base` are where we put it."""
+    """`name` says which; `slot` is its PCI device; `io` and `base` are where we put it; `hands` serve it."""
 
-    def __init__(self, qtest, slot, io, base):
-        self.qtest, self.slot, self.io, self.base = qtest, slot, io, base
+    def __init__(self, qtest, slot, io, base, hands):
+        self.qtest, self.slot, self.io, self.base, self.hands = qtest, slot, io, base, hands
+        self.plugged = False
         self.words = memoryview(qtest.memory).cast("I")
         qtest.config_put(slot, CONFIG_BAR4, 4, io)
         qtest.config_put(slot, CONFIG_COMMAND, 2, COMMAND_IO | COMMAND_MASTER)
@@ -178,10 +179,28 @@ class Controller:
                 raise NotQuiet(f"{self.name}: no {what}")
             self.pass_frames(1)
 
+    # Hands: port 2 is empty until there is a keyboard in it
+
+    def plug(self):
+        self.hands.plug_keyboard()
+        self.plugged = True
+
+    def unplug(self):
+        self.hands.unplug()
+        self.plugged = False
+
+    def press(self, key):
+        self.hands.key(key, True)
+
+    def let_go(self, key):
+        self.hands.key(key, False)
+
     # What a driver does first
 
     def reset(self):
-        """The controller as after HCRESET, halted; nothing in its schedule."""
+        """The controller as after HCRESET, halted; nothing in its schedule, nothing in port 2."""
+        if self.plugged:
+            self.unplug()
         self.write(USBCMD, 0)
         self.write(USBCMD, HCRESET)
         self.until(lambda: not self.read(USBCMD) & HCRESET, "end of HCRESET")

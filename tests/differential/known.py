@@ -8,7 +8,7 @@ table of docs/conformance-uhci.md.
 import dataclasses
 import fnmatch
 
-from uhci import ACTIVE, ACTLEN, BABBLE, CERR, ERROR, HALTED, HCPE, HSE, IOS, NAK, PE, RD, RS, STALLED, SUSP, TIMEOUT, USBINT
+from uhci import ACTIVE, ACTLEN, BABBLE, CERR, ERROR, FGR, HALTED, HCPE, HSE, IOS, NAK, PE, RD, RESUME, RS, STALLED, SUSP, TIMEOUT, USBINT
 
 ANY = None
 STATUS = 0x00FE0000
@@ -140,6 +140,9 @@ KNOWN = (
     Known("Status of an earlier failure in a descriptor that succeeds", "stays, but for NAK", "is replaced",
           "UHCI 3.2.2, bits 23:16", ("descriptors.status_found_in_a_fresh_descriptor",),
           (See("TD*.control", STATUS & ~ACTIVE, ANY, 0),)),
+    Known("NAK Received", "set when a device had nothing to say", "not set: a descriptor that waits is not written to",
+          "UHCI 3.2.2, bit 19, is with QEMU. Drivers do not look, and not writing leaves their cache lines alone",
+          ("plugging.*",), (See("TD*.control", NAK, NAK, 0, given=ACTIVE),)),
     Known("NAK of an earlier life in a descriptor that fails", "stays", "is replaced", "UHCI 3.2.2, bits 23:16",
           ("*",), (See("TD*.control", NAK, NAK, 0, given=TIMEOUT), See("TD*.control", NAK, NAK, 0, given=STALLED))),
     Known("Short packet detection outside of a queue", "is told to software", "is ignored",
@@ -151,6 +154,11 @@ KNOWN = (
           (See("TD1.control", STATUS | ACTLEN, 0x1F, STALLED | BABBLE | ACTLEN), See("QH0.element", 0xFFFF, 1, 0x2010 | 4),
            See("TD2.control", STATUS | ACTLEN, 0x1F, ACTIVE), See("TD?.data", 0, ANY, ANY),
            See("USBSTS", USBINT | ERROR, USBINT, ERROR))),
+
+    Known("Remote wakeup while globally suspended", "is noticed at ports that are suspended themselves",
+          "is noticed at every port", "UHCI 2.1.1, bits 3 and 4; USB 7.1.7.7",
+          ("plugging.woken_by_a_key_from_global_suspend",),
+          (See("USBCMD", FGR, 0, FGR), See("USBSTS", RESUME, 0, RESUME), See("interrupt", 1, False, True))),
 
     # What USB says about devices, not UHCI about controllers
     Known("SETUP of a read that the device refuses", "is answered with STALL",
@@ -204,8 +212,12 @@ KNOWN = (
            See("USBSTS", USBINT | ERROR, USBINT, ERROR)), fault=True),
     Known("Suspend or resume of a port that is empty or disabled; suspend while resume ends", "are written and read",
           "read as 0", "UHCI 2.1.7, bits 12 and 6: read and write",
-          ("ports.resume_ends_by_itself_being_cleared", "ports.suspend_*", "ports.resume_an_empty_port"),
+          ("ports.resume_ends_by_itself_being_cleared", "ports.suspend_*", "ports.resume_an_empty_port",
+           "plugging.pulled_out_while_suspended"),
           (See("PORTSC?", SUSP, SUSP, 0), See("PORTSC?", RD, RD, 0)), fault=True),
+    Known("Remote wakeup of a port while the bus runs", "shows in PORTSC alone", "is Resume Detected, with its interrupt",
+          "UHCI 2.1.2, bit 2: valid in global suspend only", ("plugging.woken_by_a_key_from_a_suspended_port",),
+          (See("USBSTS", RESUME, 0, RESUME), See("interrupt", 1, False, True)), fault=True),
 )
 
 
