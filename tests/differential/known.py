@@ -8,7 +8,8 @@ table of docs/conformance-uhci.md.
 import dataclasses
 import fnmatch
 
-from uhci import ACTIVE, ACTLEN, BABBLE, CERR, ERROR, FGR, HALTED, HCPE, HSE, IOS, NAK, PE, RD, RESUME, RS, STALLED, SUSP, TIMEOUT, USBINT
+from uhci import (ACTIVE, ACTLEN, BABBLE, CERR, ERROR, FGR, HALTED, HCPE, HSE, IOS, NAK, PE, RD, RESUME, RS, STALLED,
+                  SUSP, TIMEOUT, USBINT)
 
 ANY = None
 STATUS = 0x00FE0000
@@ -115,6 +116,10 @@ KNOWN = (
           "UHCI 3.2.2, bit 26; USB 8.6.5", ("descriptors.low_speed_bit_for_a_full_speed_device",), SILENT),
     Known("A suspended port", "carries packets", "carries none", "UHCI 2.1.7, bits 12 and 2",
           ("errors.a_suspended_port",), SILENT),
+    Known("A port that is disabled while a packet waits in it", "goes on carrying that one", "carries none",
+          "UHCI 2.1.7, bit 2", ("plugging.disabled_while_asked",),
+          (See("TD0.control", STATUS | CERR | ACTLEN, ANY, FAILED | ACTLEN), See("USBSTS", ERROR | USBINT, 0, ERROR | USBINT),
+           See("interrupt", 1, False, True))),
     Known("A port in reset", "carries packets", "carries none", "UHCI 2.1.7, bit 9",
           ("errors.a_port_in_reset",), SILENT),
     Known("Isochronous IN that nobody answers", "clears C_ERR", "leaves C_ERR alone: there are no retries to count",
