@@ -47,6 +47,10 @@ extern "C" {
 #include <batch/verify.h>
 #include <bulkhead_version.h>
 #include <function/disk.h>
+#include <function/hid.h>
+#include <function/hub.h>
+#include <function/serial.h>
+#include <function/zero.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>

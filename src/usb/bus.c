@@ -88,6 +88,11 @@ struct bh_device *bh_port_device(const struct bh_port *p)
 	return p->attached ? p->attached->device : NULL;
 }
 
+uint8_t bh_port_address(const struct bh_port *p)
+{
+	return p->attached ? p->attached->address : 0;
+}
+
 /*
  * Something about ports has changed: which devices carry packets, and which sleep? Hubs come
  * before what hangs from them in the list, so that one round is enough.

@@ -239,7 +239,9 @@ static void note_causes(struct bh_uhci *u, const struct execution *x, bool faile
 {
 	if (failed)
 		u->pending |= USBSTS_ERROR;
-	if (x->td->control & TD_IOC) {
+	if ((x->td->control & TD_IOC) && (x->td->control & TD_IOS)) {
+		u->frame_ioc = true;
+	} else if (x->td->control & TD_IOC) {
 		u->pending |= USBSTS_USBINT;
 		u->cause_ioc = true;
 	}
@@ -324,7 +326,6 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 
 	if (!(td->control & TD_ACTIVE))
 		return meet_inactive(u, td);
-	u->active_frame = u->frames_run;
 	if (!find_route(u, td)) {
 		uhci_process_error(u);
 		return TD_FATAL;
@@ -335,6 +336,7 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 	token = u->route.token; /* SCAN may find another route */
 	describe(td, &u->route, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
+		u->active_frame = u->frames_run;
 		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;
 	}

@@ -138,6 +138,9 @@ void bh_bus_remove(struct bh_bus *b, unsigned port, void (*destroy)(struct bh_de
 /* What is plugged in, whether it shows or not; NULL: nothing. */
 struct bh_device *bh_port_device(const struct bh_port *p);
 
+/* The address the guest gave to what is plugged in; 0: none so far. */
+uint8_t bh_port_address(const struct bh_port *p);
+
 /*
  * One packet: d describes its data, token where it goes. Answered as
  * bh_destination_offer() would; a packet nobody answers is retired with
