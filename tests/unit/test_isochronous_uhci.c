@@ -269,19 +269,23 @@ static void every_outcome_bit_by_bit(void **state)
 		link_td(0, 1, keep | TD_STATUS, cases[i].pid, cases[i].length);
 		run();
 		frames(1);
+		assert_int_equal(inw(USBSTS), cases[i].error ? USBSTS_ERROR : 0);
+		frames(1);
 		assert_control(0, TD_IOS | keep | cases[i].control | ((cases[i].moved - 1) & TD_ACTLEN));
 		assert_int_equal(inw(USBSTS), (ioc ? USBSTS_USBINT : 0) | (cases[i].error ? USBSTS_ERROR : 0));
 		assert_int_equal(guest.line, ioc || cases[i].error);
 	}
 }
 
+/* At its frame's end: for drivers it has not ended before. */
 static void interrupt_comes_with_its_frame(void **state)
 {
 	(void)state;
 	link_all(0, 8, 1, OUT, 8);
 	td(7, LINK_T, IOS | TD_IOC, token(OUT, 0, EP_OUT, 0, 8));
 	run();
-	frames(6);
+	frames(7);
+	assert_control(7, TD_IOS | TD_IOC | 7);
 	assert_false(guest.line);
 	frames(1);
 	assert_true(guest.line);
@@ -303,8 +307,10 @@ static void answer_within_the_frame_is_in_time(void **state)
 	fake_stream_end(&device, device.held[0], 1);
 	pass_us(10);
 	assert_control(0, TD_IOS | TD_IOC | (STREAM_PACKET - 1));
-	assert_true(guest.line);
 	assert_int_equal(inw(FRNUM), 3);
+	assert_false(guest.line);
+	frames(1);
+	assert_true(guest.line);
 }
 
 /* A driver that sees the number change may free what hung in the frame before. */
