@@ -40,13 +40,17 @@ extern "C" {
 #include <base/list.h>
 #include <base/util.h>
 #include <batch/engine.h>
+#include <batch/isochronous.h>
+#include <batch/packet.h>
 #include <batch/source.h>
 #include <batch/status.h>
 #include <batch/verify.h>
 #include <bulkhead_version.h>
 #include <function/disk.h>
+#include <function/hid.h>
 #include <function/hub.h>
 #include <function/serial.h>
+#include <function/zero.h>
 #include <guest/guest.h>
 #include <guest/memory.h>
 #include <guest/pci.h>

@@ -23,6 +23,7 @@ void bh_engine_init(struct bh_engine *e, struct bh_source *source, const struct 
 	e->config.hash_key |= 1; /* a multiplier */
 	e->config.linger_us = BH_MAX(e->config.linger_us, 1u); /* time has to go on between two cancels */
 	bh_list_init(&e->active);
+	bh_list_init(&e->streams);
 }
 
 void bh_engine_account(struct bh_engine *e, uint64_t before, uint64_t after)
@@ -96,6 +97,7 @@ void bh_engine_frame(struct bh_engine *e, uint64_t frame)
 	/* A cancel may end transfers at once, and change the list: look again from its start. */
 	while ((d = find_abandoned(e)))
 		bh_destination_withdraw(d);
+	bh_streams_frame(e);
 }
 
 void bh_engine_pass_done(struct bh_engine *e)

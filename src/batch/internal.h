@@ -92,4 +92,7 @@ bool bh_is_head(const struct bh_destination *d, const struct bh_descriptor *head
 /* verify.c: verification at a retry ([0084]), while the host transfer runs. False: something changed. */
 bool bh_verify_retry(struct bh_destination *d, const struct bh_descriptor *head, struct bh_change *ret_change);
 
+/* isochronous.c: finds the streams that the guest no longer asks for. */
+void bh_streams_frame(struct bh_engine *e);
+
 #endif

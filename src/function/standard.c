@@ -9,6 +9,8 @@
 #define ENDPOINT_HALT        0u
 #define DEVICE_REMOTE_WAKEUP 1u
 
+#define REMOTE_WAKEUP 0x20u /* bmAttributes (9.6.3) */
+
 #define STRING_MAX 126u /* characters */
 
 static struct bh_standard *of_device(struct bh_device *d)
@@ -50,13 +52,18 @@ static const uint8_t *find_configuration(const struct bh_standard *s, uint8_t va
 	return NULL;
 }
 
+static uint16_t max_packet(const uint8_t *endpoint)
+{
+	return (uint16_t)((endpoint[4] | endpoint[5] << 8) & 0x7ff);
+}
+
 static void add_endpoint(struct bh_standard *s, const uint8_t *p, uint8_t interface)
 {
-	assert(s->endpoint_count < BH_STANDARD_ENDPOINTS);
+	assert(s->endpoint_count < BH_STANDARD_ENDPOINTS); /* see check_configuration() */
 	s->endpoints[s->endpoint_count++] = (struct bh_endpoint_info){
 		.address = p[2],
 		.type = (enum bh_endpoint_type)(p[3] & 3),
-		.max_packet = (uint16_t)((p[4] | p[5] << 8) & 0x7ff),
+		.max_packet = max_packet(p),
 		.interval = p[6],
 		.interface = interface,
 	};
@@ -65,12 +72,12 @@ static void add_endpoint(struct bh_standard *s, const uint8_t *p, uint8_t interf
 /* Makes the table of endpoints that of the active configuration and settings. */
 static void collect_endpoints(struct bh_standard *s)
 {
-	const uint8_t *p = find_configuration(s, s->configuration), *end = p + (p ? total_length(p) : 0);
-	const uint8_t *interface = NULL;
+	const uint8_t *p = find_configuration(s, s->configuration), *end, *interface = NULL;
 
 	s->endpoint_count = 0;
-	for (; p < end; p += p[0]) {
-		assert(p[0] >= 2 && p[0] <= end - p);
+	if (!p)
+		return;
+	for (end = p + total_length(p); p < end; p += p[0]) {
 		if (p[1] == BH_DESCRIPTOR_INTERFACE)
 			interface = p;
 		else if (p[1] == BH_DESCRIPTOR_ENDPOINT && interface && interface[3] == s->alternates[interface[2]])
@@ -81,9 +88,11 @@ static void collect_endpoints(struct bh_standard *s)
 /* Does the active configuration have this interface with this alternate setting? */
 static bool has_alternate(const struct bh_standard *s, uint8_t interface, uint8_t alternate)
 {
-	const uint8_t *p = find_configuration(s, s->configuration), *end = p + (p ? total_length(p) : 0);
+	const uint8_t *p = find_configuration(s, s->configuration), *end;
 
-	for (; p < end; p += p[0])
+	if (!p)
+		return false;
+	for (end = p + total_length(p); p < end; p += p[0])
 		if (p[1] == BH_DESCRIPTOR_INTERFACE && p[2] == interface && p[3] == alternate)
 			return true;
 	return false;
@@ -99,10 +108,40 @@ const struct bh_endpoint_info *bh_standard_endpoint(const struct bh_device *d, u
 	return NULL;
 }
 
+/*
+ * That whoever walks the configuration stays inside it, and that no choice of alternate
+ * settings has more endpoints than there is room for.
+ */
+static void check_configuration(const uint8_t *configuration)
+{
+	const uint8_t *p = configuration, *end = p + total_length(p), *interface = NULL;
+	unsigned most[BH_STANDARD_INTERFACES] = {0}, endpoints = 0, sum = 0;
+
+	assert(p[0] == 9 && p[1] == BH_DESCRIPTOR_CONFIGURATION && end - p >= 9 && p[5] != 0);
+	for (; p < end; p += p[0]) {
+		assert(end - p >= 2 && p[0] >= 2 && p[0] <= end - p);
+		if (p[1] == BH_DESCRIPTOR_INTERFACE) {
+			assert(p[0] == 9 && p[2] < BH_STANDARD_INTERFACES && (!interface || endpoints == interface[4]));
+			interface = p;
+			endpoints = 0;
+			most[p[2]] = BH_MAX(most[p[2]], p[4]);
+		} else if (p[1] == BH_DESCRIPTOR_ENDPOINT) {
+			assert(p[0] >= 7 && interface && p[2] & 15 && max_packet(p) >= 1 && max_packet(p) <= 1024);
+			endpoints++;
+		}
+	}
+	assert(interface && endpoints == interface[4]);
+	for (unsigned i = 0; i < BH_STANDARD_INTERFACES; i++)
+		sum += most[i];
+	assert(sum <= BH_STANDARD_ENDPOINTS);
+}
+
 /* --- halts ----------------------------------------------------------------------------- */
 
 bool bh_standard_halted(const struct bh_standard *s, uint8_t endpoint)
 {
+	if (s->ops->is_halted && endpoint & 0x7f)
+		return s->ops->is_halted(s, endpoint);
 	return s->halts[(endpoint & BH_ENDPOINT_IN) != 0] >> (endpoint & 15) & 1;
 }
 
@@ -119,6 +158,13 @@ static void set_halt(struct bh_standard *s, uint8_t endpoint, bool halted)
 		s->halts[(endpoint & BH_ENDPOINT_IN) != 0] &= (uint16_t) ~(1u << (endpoint & 15));
 	if (s->ops->halted)
 		s->ops->halted(s, endpoint, halted);
+}
+
+/* Nothing to clear, where it cannot be halted, is no error. */
+static void clear_halt(struct bh_standard *s, uint8_t endpoint)
+{
+	if (endpoint & 0x7f)
+		set_halt(s, endpoint, false);
 }
 
 /* --- standard requests (9.4) ------------------------------------------------------------- */
@@ -141,12 +187,12 @@ static void get_string(const struct bh_standard *s, uint8_t index, struct bh_tra
 	uint8_t p[2 + 2 * STRING_MAX];
 	size_t n;
 
-	if (index == 0) {
-		bh_answer(t, (const uint8_t[]){4, BH_DESCRIPTOR_STRING, BH_LE16(0x0409)}, 4);
+	if (index > s->description->string_count || !s->description->string_count) {
+		bh_refuse(t);
 		return;
 	}
-	if (index > s->description->string_count) {
-		bh_refuse(t);
+	if (index == 0) {
+		bh_answer(t, (const uint8_t[]){4, BH_DESCRIPTOR_STRING, BH_LE16(0x0409)}, 4);
 		return;
 	}
 	n = strlen(s->description->strings[index - 1]);
@@ -194,7 +240,7 @@ static void get_device_status(const struct bh_standard *s, struct bh_transfer *t
 
 static void device_feature(struct bh_standard *s, bool set, struct bh_transfer *t)
 {
-	if (bh_get_le16(t->setup.wValue) != DEVICE_REMOTE_WAKEUP || !(attributes(s) & 0x20)) {
+	if (bh_get_le16(t->setup.wValue) != DEVICE_REMOTE_WAKEUP || !(attributes(s) & REMOTE_WAKEUP)) {
 		bh_refuse(t);
 		return;
 	}
@@ -219,6 +265,14 @@ static bool known_endpoint(const struct bh_standard *s, uint16_t index)
 	return index <= 0xff && ((index & 0x7f) == 0 || bh_standard_endpoint(&s->device, (uint8_t)index));
 }
 
+/* Isochronous endpoints have no handshake to stall with (9.4.5), and 0 stalls request by request (8.5.3.4). */
+static bool can_halt(const struct bh_standard *s, uint8_t endpoint)
+{
+	const struct bh_endpoint_info *e = bh_standard_endpoint(&s->device, endpoint);
+
+	return e && (e->type == BH_BULK || e->type == BH_INTERRUPT);
+}
+
 static void endpoint_request(struct bh_standard *s, struct bh_transfer *t)
 {
 	uint16_t index = bh_get_le16(t->setup.wIndex);
@@ -230,10 +284,14 @@ static void endpoint_request(struct bh_standard *s, struct bh_transfer *t)
 		bh_answer(t, (const uint8_t[]){bh_standard_halted(s, endpoint), 0}, 2);
 	} else if (bh_get_le16(t->setup.wValue) != ENDPOINT_HALT) {
 		bh_refuse(t);
-	} else {
-		if (endpoint & 0x7f)
-			set_halt(s, endpoint, bh_request_of(t) == SET_FEATURE_ENDPOINT);
+	} else if (bh_request_of(t) == CLEAR_FEATURE_ENDPOINT) {
+		clear_halt(s, endpoint);
 		bh_acknowledge(t);
+	} else if (can_halt(s, endpoint)) {
+		set_halt(s, endpoint, true);
+		bh_acknowledge(t);
+	} else {
+		bh_refuse(t);
 	}
 }
 
@@ -274,12 +332,12 @@ static void changed(struct bh_standard *s, int interface)
 		s->ops->changed(s, interface);
 }
 
-static void clear_halts(struct bh_standard *s, int interface)
+static void clear_halts(struct bh_standard *s, uint8_t interface)
 {
 	for (unsigned i = 0; i < s->endpoint_count; i++) {
 		const struct bh_endpoint_info *e = &s->endpoints[i];
 
-		if (interface < 0 || e->interface == interface)
+		if (e->interface == interface)
 			s->halts[(e->address & BH_ENDPOINT_IN) != 0] &= (uint16_t) ~(1u << (e->address & 15));
 	}
 }
@@ -290,6 +348,7 @@ static void configure(struct bh_standard *s, uint8_t value)
 	memset(s->alternates, 0, sizeof(s->alternates));
 	memset(s->halts, 0, sizeof(s->halts));
 	s->configuration = value;
+	s->wakeup_enabled = s->wakeup_enabled && attributes(s) & REMOTE_WAKEUP;
 	collect_endpoints(s);
 	changed(s, -1);
 }
@@ -339,8 +398,7 @@ void bh_standard_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_tra
 		bh_refuse(t);
 		return;
 	}
-	if (endpoint & 0x7f)
-		set_halt(s, endpoint, false);
+	clear_halt(s, endpoint);
 	bh_acknowledge(t);
 }
 
@@ -359,6 +417,9 @@ void bh_standard_init(struct bh_standard *s, const struct bh_device_ops *device_
                       const struct bh_description *description, enum bh_speed speed)
 {
 	assert(description->device[0] == 18 && description->device[17] == description->configuration_count);
+	assert(description->configuration_count);
+	for (unsigned i = 0; i < description->configuration_count; i++)
+		check_configuration(description->configurations[i]);
 	s->ops = ops;
 	s->description = description;
 	s->device.ops = device_ops;

@@ -46,14 +46,22 @@ struct bh_standard;
 
 struct bh_standard_ops {
 	/*
-	 * Optional. The endpoint is another from now on, or none: its transfers, which the bus has
-	 * cancelled or which the function still holds, end; toggles and buffers begin anew. Called
-	 * for every endpoint of the interface before, and after, its alternate setting changes
-	 * (interface -1: all of them, for the configuration changes, or a reset came).
+	 * Optional. The interface's endpoints are others from now on, or begin anew: transfers that
+	 * the function still holds end here, with BH_CANCELLED; what was buffered goes. Called
+	 * before its alternate setting changes, and once more after (interface -1: all of them, for
+	 * the configuration changes, or a reset came). That they are the same again changes nothing.
 	 */
 	void (*changed)(struct bh_standard *s, int interface);
-	/* Optional. The endpoint was halted by the guest, or its halt cleared. */
+	/*
+	 * Optional. The endpoint was halted by the guest, or its halt cleared (also where there was
+	 * none). Transfers that the function holds of a halted one end with BH_STALL.
+	 */
 	void (*halted)(struct bh_standard *s, uint8_t endpoint, bool halted);
+	/*
+	 * Optional: for a function that keeps halts itself, with the help of halted. Is the
+	 * endpoint, one of the active settings, halted?
+	 */
+	bool (*is_halted)(const struct bh_standard *s, uint8_t endpoint);
 };
 
 struct bh_standard {

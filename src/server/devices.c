@@ -1,6 +1,6 @@
 /*
- * The tables behind --device and --controller: which kinds there are, which options they
- * take, and how these become configurations. What an option does is its module's business.
+ * The tables behind --device: which kinds there are, which options they take, and how these
+ * become configurations. What an option does is its module's business.
  */
 #include "devices.h"
 
@@ -10,16 +10,21 @@
 
 #include <base/util.h>
 #include <function/disk.h>
+#include <function/hid.h>
+#include <function/hub.h>
+#include <function/zero.h>
 
-static void print_keys(FILE *to, const struct bh_option_key *keys)
+#include "say.h"
+
+/* For what needs nothing but memory, and was given a configuration that was checked. */
+static int created(int r, const struct bh_options *o, char *error)
 {
-	for (const struct bh_option_key *k = keys; k->key; k++)
-		fprintf(to, "    %s=%s%*s %s%s\n", k->key, k->value,
-		        (int)BH_MAX(1, 22 - (int)(strlen(k->key) + strlen(k->value))), "", k->help,
-		        k->required ? " (required)" : "");
+	if (r)
+		snprintf(error, BH_ERROR_SIZE, "%s: %s", o->kind, strerror(-r));
+	return r;
 }
 
-/* --- devices -------------------------------------------------------------------------- */
+/* --- disk ------------------------------------------------------------------------------ */
 
 static const struct bh_option_key disk_keys[] = {
 	{.key = "file", .value = "IMG", .required = true, .help = "raw image, or a block device"},
@@ -54,13 +59,133 @@ static json_t *disk_statistics(const struct bh_device *d)
 {
 	struct bh_disk_counters c = bh_disk_counters(d);
 
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kind", "disk", "serial",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "serial",
 	                 bh_disk_serial(d), "commands", (json_int_t)c.commands, "bytes_read", (json_int_t)c.bytes_read,
 	                 "bytes_written", (json_int_t)c.bytes_written, "flushes", (json_int_t)c.flushes, "failed",
 	                 (json_int_t)c.failed, "io_errors", (json_int_t)c.io_errors, "phase_errors",
 	                 (json_int_t)c.phase_errors, "invalid_cbws", (json_int_t)c.invalid_cbws, "resets",
 	                 (json_int_t)c.resets);
 }
+
+/* --- zero ------------------------------------------------------------------------------ */
+
+static const struct bh_option_key zero_keys[] = {
+	{.key = "pattern", .value = "0|1|2", .help = "zeros; byte i of a packet is i % 63; zeros, and takes anything; default 0"},
+	{.key = "iso-interval", .value = "N", .help = "bInterval of the isochronous endpoints, 1 to 16; default 4"},
+	{.key = "interrupt-interval", .value = "N", .help = "bInterval of the interrupt endpoints, 1 to 255; default 1"},
+	{0},
+};
+
+static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	unsigned long pattern = 0, isochronous = 0, interrupt = 0;
+	struct bh_zero_config config;
+	int r = bh_options_number(o, "pattern", 0, 2, &pattern, error);
+
+	(void)loop;
+	if (!r)
+		r = bh_options_number(o, "iso-interval", 1, 16, &isochronous, error);
+	if (!r)
+		r = bh_options_number(o, "interrupt-interval", 1, 255, &interrupt, error);
+	if (r)
+		return r;
+	config = (struct bh_zero_config){
+		.pattern = (unsigned)pattern,
+		.isochronous_interval = (unsigned)isochronous,
+		.interrupt_interval = (unsigned)interrupt,
+	};
+	return created(bh_zero_create(&config, ret), o, error);
+}
+
+static json_t *traffic(const struct bh_zero_traffic *t)
+{
+	return json_pack("{s:I, s:I, s:I, s:I}", "packets_in", (json_int_t)t->packets_in, "bytes_in",
+	                 (json_int_t)t->bytes_in, "packets_out", (json_int_t)t->packets_out, "bytes_out",
+	                 (json_int_t)t->bytes_out);
+}
+
+static json_t *zero_statistics(const struct bh_device *d)
+{
+	struct bh_zero_counters c = bh_zero_counters(d);
+
+	return json_pack("{s:o, s:o, s:o, s:I, s:I}", "bulk", traffic(&c.bulk), "interrupt", traffic(&c.interrupt),
+	                 "isochronous", traffic(&c.isochronous), "bad_packets", (json_int_t)c.bad_packets, "bad_bytes",
+	                 (json_int_t)c.bad_bytes);
+}
+
+/* --- hid ------------------------------------------------------------------------------- */
+
+static const struct bh_option_key hid_keys[] = {
+	{.key = "kind", .value = "KIND", .help = "keyboard, mouse or tablet (absolute); default keyboard"},
+	{.key = "speed", .value = "full|low", .help = "default full"},
+	{.key = "buttons", .value = "3|5", .help = "of a mouse or tablet; default 3"},
+	{.key = "file", .value = "PATH", .help = "file or FIFO with what is typed and moved, line by line, as for input"},
+	{0},
+};
+
+static void hid_log(void *data, const char *text)
+{
+	(void)data;
+	bh_say("%s", text);
+}
+
+static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	static const char *const hids[] = {"keyboard", "mouse", "tablet", NULL}, *const speeds[] = {"full", "low", NULL},
+	                         *const buttons[] = {"3", "5", NULL};
+	static const enum bh_hid_kind kind_values[] = {BH_HID_KEYBOARD, BH_HID_MOUSE, BH_HID_TABLET};
+	unsigned kind = 0, low = 0, five = 0;
+	struct bh_hid_config config;
+	int r = bh_options_choice(o, "kind", hids, &kind, error);
+
+	if (!r)
+		r = bh_options_choice(o, "speed", speeds, &low, error);
+	if (!r)
+		r = bh_options_choice(o, "buttons", buttons, &five, error);
+	if (r)
+		return r;
+	config = (struct bh_hid_config){
+		.kind = kind_values[kind],
+		.speed = low ? BH_SPEED_LOW : BH_SPEED_FULL,
+		.buttons = !bh_options_get(o, "buttons") ? 0 : five ? 5 : 3,
+		.path = bh_options_get(o, "file"),
+		.log = hid_log,
+	};
+	return bh_hid_create(loop, &config, ret, error, BH_ERROR_SIZE);
+}
+
+static json_t *hid_statistics(const struct bh_device *d)
+{
+	struct bh_hid_counters c = bh_hid_counters(d);
+
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "input", bh_hid_kind_name(bh_hid_kind(d)), "events",
+	                 (json_int_t)c.events, "dropped", (json_int_t)c.dropped, "queued", (json_int_t)c.queued, "reports",
+	                 (json_int_t)c.reports, "repeats", (json_int_t)c.repeats, "wakeups", (json_int_t)c.wakeups,
+	                 "bad_lines", (json_int_t)c.bad_lines, "leds", (int)bh_hid_leds(d));
+}
+
+static int hid_input(struct bh_device *d, const char *text, char *error)
+{
+	return bh_hid_input(d, text, error, BH_ERROR_SIZE);
+}
+
+/* --- hub ------------------------------------------------------------------------------- */
+
+static const struct bh_option_key hub_keys[] = {
+	{.key = "ports", .value = "N", .help = "4 to 7; default 4"},
+	{0},
+};
+
+static int hub_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	unsigned long ports = 4;
+	int r = bh_options_number(o, "ports", 4, BH_HUB_MAX_PORTS, &ports, error);
+
+	(void)loop;
+	return r ? r : created(bh_hub_create(&(struct bh_hub_config){.ports = (unsigned)ports}, ret), o, error);
+}
+
+/* --- the table ------------------------------------------------------------------------- */
 
 static const struct bh_device_kind kinds[] = {
 	{
@@ -71,11 +196,35 @@ static const struct bh_device_kind kinds[] = {
 		.close = bh_disk_close,
 		.statistics = disk_statistics,
 	},
+	{
+		.name = "zero",
+		.help = "a test device for usbtest, as Linux's gadget zero",
+		.keys = zero_keys,
+		.create = zero_create,
+		.statistics = zero_statistics,
+	},
+	{
+		.name = "hid",
+		.help = "a keyboard, mouse or tablet, fed by text: by input on the control channel, or a file",
+		.keys = hid_keys,
+		.create = hid_create,
+		.close = bh_hid_close,
+		.statistics = hid_statistics,
+		.input = hid_input,
+	},
+	{
+		.name = "hub",
+		.help = "a USB hub; others are plugged into it with port=1.1, port=1.2 and so on",
+		.keys = hub_keys,
+		.create = hub_create,
+		.hub = true,
+	},
 };
 
 /* --- what every device has ------------------------------------------------------------- */
 
 static const struct bh_option_key common_keys[] = {
+	{.key = "port", .value = "PLACE", .help = "2, or 1.3: the third of the hub in port 1; default: the next free root port"},
 	{.key = "verify", .value = "MODE", .help = "exact, checksum, td or buffer: what is compared; default exact (trace: embedders only)"},
 	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{0},
@@ -133,111 +282,8 @@ void bh_device_help(FILE *to)
 	fprintf(to, "Devices: --device KIND[,KEY=VALUE...]   (a comma in a value is written ',,')\n");
 	for (size_t i = 0; i < BH_COUNT(kinds); i++) {
 		fprintf(to, "  %s: %s\n", kinds[i].name, kinds[i].help);
-		print_keys(to, kinds[i].keys);
+		bh_options_help(to, kinds[i].keys);
 	}
 	fprintf(to, "  every device:\n");
-	print_keys(to, common_keys);
-}
-
-/* --- controllers ------------------------------------------------------------------------ */
-
-static const struct bh_option_key uhci_keys[] = {
-	{.key = "ports", .value = "N", .help = "root ports, 2 to 8; default 2 (Linux uses up to 7, and 2 of 8)"},
-	{.key = "pace", .value = "bus|none", .help = "bus: no faster than a full-speed wire; default none"},
-	{.key = "batch", .value = "on|off", .help = "off: one packet at a time, for comparison; default on"},
-	{.key = "batch-bytes", .value = "N", .help = "most bytes of one batch, 1024 to 1048576; default 262144"},
-	{.key = "batch-packets", .value = "N", .help = "most packets of one batch, 1 to 16384; default 4096"},
-	{.key = "memory", .value = "N", .help = "bytes for all batches together, up to 4294967296; default 16777216"},
-	{.key = "linger", .value = "US", .help = "microseconds a batch may wait without progress; default 50000"},
-	{.key = "withdrawn", .value = "continue|fail", .help = "the guest takes back what the device has; default continue"},
-	{0},
-};
-
-static int withdrawn_parse(const struct bh_options *o, bool *ret, char *error)
-{
-	const char *value = bh_options_get(o, "withdrawn");
-
-	if (!value)
-		return 0;
-	if (strcmp(value, "continue") && strcmp(value, "fail")) {
-		snprintf(error, BH_ERROR_SIZE, "uhci: withdrawn=%s: say continue or fail", value);
-		return -EINVAL;
-	}
-	*ret = !strcmp(value, "fail");
-	return 0;
-}
-
-/* The engine's limits. */
-static int engine_parse(const struct bh_options *o, struct bh_engine_config *e, char *error)
-{
-	unsigned long bytes = e->max_batch_bytes, packets = e->max_batch_descriptors, memory = e->max_bytes,
-	              linger = e->linger_us;
-	bool batch = true;
-	int r = bh_options_bool(o, "batch", &batch, error);
-
-	if (!r)
-		r = bh_options_number(o, "batch-bytes", 1024, 1 << 20, &bytes, error);
-	if (!r)
-		r = bh_options_number(o, "batch-packets", 1, 16384, &packets, error);
-	if (!r)
-		r = bh_options_number(o, "memory", 0, 1ul << 32, &memory, error);
-	if (!r)
-		r = bh_options_number(o, "linger", 1000, 60ul * 1000 * 1000, &linger, error);
-	if (!r)
-		r = withdrawn_parse(o, &e->withdrawn_fails, error);
-	e->max_batch_bytes = (uint32_t)bytes;
-	e->max_batch_descriptors = batch ? (uint32_t)packets : 1;
-	e->max_bytes = memory;
-	e->linger_us = (uint32_t)linger;
-	return r;
-}
-
-static int pace_parse(const struct bh_options *o, bool *ret, char *error)
-{
-	const char *pace = bh_options_get(o, "pace");
-
-	if (!pace)
-		return 0;
-	if (strcmp(pace, "bus") && strcmp(pace, "none")) {
-		snprintf(error, BH_ERROR_SIZE, "uhci: pace=%s: say bus or none", pace);
-		return -EINVAL;
-	}
-	*ret = !strcmp(pace, "bus");
-	return 0;
-}
-
-int bh_controller_parse(const char *text, struct bh_uhci_config *ret, char *error)
-{
-	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
-	unsigned long ports = config.ports;
-	struct bh_options o;
-	int r = bh_options_parse(text, &o, error);
-
-	if (r)
-		return r;
-	if (strcmp(o.kind, "uhci")) {
-		snprintf(error, BH_ERROR_SIZE, "no controller '%s'; there is: uhci", o.kind);
-		r = -EINVAL;
-	}
-	if (!r)
-		r = bh_options_check(&o, uhci_keys, error);
-	if (!r)
-		r = bh_options_number(&o, "ports", BH_UHCI_MIN_PORTS, BH_UHCI_MAX_PORTS, &ports, error);
-	if (!r)
-		r = pace_parse(&o, &config.pace, error);
-	if (!r)
-		r = engine_parse(&o, &config.engine, error);
-	bh_options_free(&o);
-	if (r)
-		return r;
-	config.ports = (unsigned)ports;
-	*ret = config;
-	return 0;
-}
-
-void bh_controller_help(FILE *to)
-{
-	fprintf(to, "Controllers: --controller KIND[,KEY=VALUE...]\n"
-	            "  uhci: Universal Host Controller Interface 1.1 (USB 1.1, full and low speed)\n");
-	print_keys(to, uhci_keys);
+	bh_options_help(to, common_keys);
 }

@@ -77,7 +77,7 @@ static int make_socket(int fd, const struct sockaddr_un *address)
 	return r;
 }
 
-int bh_listener_open(struct bh_listener *l, const char *path, char *error)
+int bh_listener_open(struct bh_listener *l, const char *path, mode_t mode, char *error)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
@@ -95,7 +95,7 @@ int bh_listener_open(struct bh_listener *l, const char *path, char *error)
 		snprintf(error, BH_ERROR_SIZE, "no socket to be had: %s", strerror(-r));
 		return r;
 	}
-	r = make_socket(fd, &address);
+	r = fchmod(fd, mode) ? -errno : make_socket(fd, &address); /* it is made with this mode */
 	if (r == -EADDRINUSE) {
 		snprintf(error, BH_ERROR_SIZE, "socket path '%s' is in use: end what uses it, or choose another", path);
 		close(fd);

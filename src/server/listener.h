@@ -15,10 +15,10 @@ struct bh_listener {
 
 /*
  * Listens at path. What a server that is gone has left there is replaced; what
- * anybody else has there is not touched. 0, or a negative errno with one line in
- * error (BH_ERROR_SIZE).
+ * anybody else has there is not touched. mode: who may connect, less the umask. 0, or a
+ * negative errno with one line in error (BH_ERROR_SIZE).
  */
-int bh_listener_open(struct bh_listener *l, const char *path, char *error);
+int bh_listener_open(struct bh_listener *l, const char *path, mode_t mode, char *error);
 
 /* A socket passed in; it is the listener's from here on, where this succeeds. */
 int bh_listener_adopt(struct bh_listener *l, int fd, char *error);

@@ -8,9 +8,8 @@
 #include <bench/bench.h>
 
 #include "devices.h"
+#include "plugs.h"
 #include "serve.h"
-
-#define MAX_DEVICES 64u
 
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
@@ -22,8 +21,9 @@ static const char usage[] =
 	"  --socket-path PATH   listen for the virtual machine monitor here\n"
 	"  --fd N               use this socket, passed in by whoever started us, instead\n"
 	"  --controller KIND[,KEY=VALUE...]   default: uhci; 'help' lists kinds and options\n"
-	"  --device KIND[,KEY=VALUE...]       plug a device in, port by port; 'help' lists them\n"
+	"  --device KIND[,KEY=VALUE...]       plug a device in; up to 64; 'help' lists them\n"
 	"  --statistics FILE    write counters there as JSON, at the end and at SIGUSR1\n"
+	"  --control PATH       listen there for commands in JSON: plug in, pull out, type (docs/control.md)\n"
 	"  --help, --version\n"
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
@@ -38,7 +38,7 @@ static int wrong(const char *format, const char *what)
 	return 2;
 }
 
-enum { OPTION_SOCKET = 256, OPTION_FD, OPTION_CONTROLLER, OPTION_DEVICE, OPTION_STATISTICS, OPTION_HELP };
+enum { OPTION_SOCKET = 256, OPTION_FD, OPTION_CONTROLLER, OPTION_DEVICE, OPTION_STATISTICS, OPTION_CONTROL, OPTION_HELP };
 
 static const struct option options[] = {
 	{"socket-path", required_argument, NULL, OPTION_SOCKET},
@@ -46,6 +46,7 @@ static const struct option options[] = {
 	{"controller", required_argument, NULL, OPTION_CONTROLLER},
 	{"device", required_argument, NULL, OPTION_DEVICE},
 	{"statistics", required_argument, NULL, OPTION_STATISTICS},
+	{"control", required_argument, NULL, OPTION_CONTROL},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{0},
 };
@@ -63,7 +64,7 @@ static int parse_fd(const char *text, int *ret)
 
 static int serve(int argc, char **argv)
 {
-	const char *devices[MAX_DEVICES];
+	const char *devices[BH_PLUGS_MAX];
 	struct bh_serve_config c = {.fd = -1, .controller = "uhci", .devices = devices};
 	int option;
 
@@ -89,12 +90,15 @@ static int serve(int argc, char **argv)
 				bh_device_help(stdout);
 				return 0;
 			}
-			if (c.device_count == MAX_DEVICES)
+			if (c.device_count == BH_PLUGS_MAX)
 				return wrong("too many devices: %s", optarg);
 			devices[c.device_count++] = optarg;
 			break;
 		case OPTION_STATISTICS:
 			c.statistics = optarg;
+			break;
+		case OPTION_CONTROL:
+			c.control = optarg;
 			break;
 		case OPTION_HELP:
 			fputs(usage, stdout);

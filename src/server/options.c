@@ -1,6 +1,6 @@
 /*
  * Cutting up and checking one "kind,key=value" text. It knows no kinds and no keys: those
- * are in devices.c.
+ * are in devices.c and controllers.c.
  */
 #include "options.h"
 
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <base/util.h>
 
 /* Ends the item that begins at p, undoubling ",,"; returns the next item, or NULL. */
 static char *cut(char *p)
@@ -136,4 +138,31 @@ int bh_options_number(const struct bh_options *o, const char *key, unsigned long
 	}
 	*ret = number;
 	return 0;
+}
+
+int bh_options_choice(const struct bh_options *o, const char *key, const char *const *choices, unsigned *ret,
+                      char *error)
+{
+	const char *value = bh_options_get(o, key);
+	size_t used;
+
+	if (!value)
+		return 0;
+	for (unsigned i = 0; choices[i]; i++)
+		if (!strcmp(choices[i], value)) {
+			*ret = i;
+			return 0;
+		}
+	used = (size_t)snprintf(error, BH_ERROR_SIZE, "%s: %s=%.200s: say %s", o->kind, key, value, choices[0]);
+	for (unsigned i = 1; choices[i] && used < BH_ERROR_SIZE; i++)
+		used += (size_t)snprintf(error + used, BH_ERROR_SIZE - used, "%s%s", choices[i + 1] ? ", " : " or ", choices[i]);
+	return -EINVAL;
+}
+
+void bh_options_help(FILE *to, const struct bh_option_key *keys)
+{
+	for (const struct bh_option_key *k = keys; k->key; k++)
+		fprintf(to, "    %s=%s%*s %s%s\n", k->key, k->value,
+		        (int)BH_MAX(1, 22 - (int)(strlen(k->key) + strlen(k->value))), "", k->help,
+		        k->required ? " (required)" : "");
 }

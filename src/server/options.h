@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #define BH_ERROR_SIZE 512
 
@@ -41,5 +42,12 @@ const char *bh_options_get(const struct bh_options *o, const char *key);
 int bh_options_bool(const struct bh_options *o, const char *key, bool *ret, char *error);
 int bh_options_number(const struct bh_options *o, const char *key, unsigned long lowest, unsigned long highest,
                       unsigned long *ret, char *error);
+
+/* The index among choices, which end with NULL; at least two. */
+int bh_options_choice(const struct bh_options *o, const char *key, const char *const *choices, unsigned *ret,
+                      char *error);
+
+/* A line for each key. */
+void bh_options_help(FILE *to, const struct bh_option_key *keys);
 
 #endif

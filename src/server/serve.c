@@ -13,7 +13,6 @@
 #include <libgen.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +29,12 @@
 #include <vfio_user/vfio_user.h>
 
 #include "devices.h"
+#include "channel.h"
+#include "commands.h"
 #include "listener.h"
 #include "options.h"
+#include "plugs.h"
+#include "say.h"
 #include "statistics.h"
 
 #define NEVER UINT64_MAX
@@ -42,14 +45,15 @@
 struct server {
 	/* configuration */
 	const struct bh_serve_config *config;
-	const struct bh_device_kind *kinds[BH_UHCI_MAX_PORTS]; /* of the device in each port */
-	char *files[BH_UHCI_MAX_PORTS];                        /* and the file behind it, if any */
 
 	/* what it is made of */
 	uv_loop_t loop;
 	struct bh_listener listener;
 	struct bh_vfio_user *vfio_user;
 	struct bh_uhci *uhci;
+	struct bh_plugs plugs;
+	struct bh_commands commands;
+	struct bh_channel channel;
 	uv_signal_t term, interrupt, usr1;
 	uv_prepare_t before_poll;
 	uv_idle_t keep_going; /* active: the loop does not sleep */
@@ -69,19 +73,6 @@ struct server {
 	int status; /* to exit with */
 };
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-static void say(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	fputs("bulkhead: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
-	va_end(args);
-}
-
 static uint64_t now_us(void)
 {
 	struct timespec t;
@@ -90,17 +81,11 @@ static uint64_t now_us(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static json_t *device_statistics(const struct server *s)
+static json_t *statistics(void *context)
 {
-	const struct bh_bus *bus = bh_uhci_bus(s->uhci);
-	json_t *all = json_array();
+	struct server *s = context;
 
-	for (unsigned i = 0; i < bus->port_count; i++) {
-		const struct bh_device *d = bh_bus_port_device(bus, i);
-
-		json_array_append_new(all, s->kinds[i] && d ? s->kinds[i]->statistics(d) : json_null());
-	}
-	return all;
+	return bh_statistics(s->uhci, s->vfio_user, bh_plugs_statistics(&s->plugs));
 }
 
 static void write_statistics(struct server *s)
@@ -109,9 +94,9 @@ static void write_statistics(struct server *s)
 
 	if (!s->config->statistics)
 		return;
-	r = bh_statistics_write(s->config->statistics, s->uhci, s->vfio_user, device_statistics(s));
+	r = bh_statistics_write(s->config->statistics, statistics(s));
 	if (r)
-		say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
+		bh_say("cannot write statistics to '%s': %s", s->config->statistics, strerror(-r));
 }
 
 /* --- the controller's time -------------------------------------------------------------- */
@@ -186,7 +171,7 @@ static void host_log(void *context, int level, const char *text)
 {
 	(void)context;
 	if (level <= LOG_INFO)
-		say("%s", text);
+		bh_say("%s", text);
 }
 
 static void free_handle(uv_handle_t *h)
@@ -304,7 +289,7 @@ static void listen_again(uv_timer_t *t)
 /* Out of descriptors, say: the connection stays in the queue, and would be reported for ever. */
 static void refuse_for_a_while(struct server *s, const char *why)
 {
-	say("cannot accept a client: %s", why);
+	bh_say("cannot accept a client: %s", why);
 	uv_poll_stop(&s->listening);
 	uv_timer_start(&s->refusing, listen_again, 1000, 0);
 }
@@ -327,7 +312,7 @@ static void client_connects(uv_poll_t *p, int status, int events)
 	r = attach_client(s, fd);
 	if (r) {
 		if (!s->turned_away)
-			say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
+			bh_say("a client was turned away: %s", r == -EBUSY ? "there is one already" : strerror(-r));
 		s->turned_away = true; /* said once for each client that is there */
 		bh_vfio_user_refuse(fd);
 	}
@@ -335,41 +320,28 @@ static void client_connects(uv_poll_t *p, int status, int events)
 
 /* --- beginning ------------------------------------------------------------------------------ */
 
-static int add_device(struct server *s, unsigned port, const char *text, char *error)
+static void device_gone(void *context, const char *place, const char *kind)
 {
-	const struct bh_device_kind *kind;
-	struct bh_verification verification;
-	struct bh_device *device = NULL;
-	struct bh_options o;
-	int r = bh_options_parse(text, &o, error);
+	struct server *s = context;
 
-	if (r)
-		return r;
-	kind = bh_device_kind(o.kind);
-	if (!kind) {
-		snprintf(error, BH_ERROR_SIZE, "no device '%s'; 'bulkhead serve --device help' lists them", o.kind);
-		r = -EINVAL;
-	}
-	if (!r)
-		r = bh_device_options_check(kind, &o, error);
-	if (!r)
-		r = bh_device_verification(&o, &verification, error);
-	if (!r)
-		r = kind->create(&s->loop, &o, &device, error);
-	if (!r && bh_options_get(&o, "file"))
-		s->files[port] = strdup(bh_options_get(&o, "file"));
-	if (!r) {
-		s->kinds[port] = kind;
-		device->verification = verification;
-		r = bh_bus_attach(bh_uhci_bus(s->uhci), port, device);
-		if (r) {
-			snprintf(error, BH_ERROR_SIZE, "'%s' does not fit the port: %s", text, strerror(-r));
-			bh_device_destroy(device);
-		}
-	}
-	bh_options_free(&o);
-	return r;
+	bh_say("the %s in port %s is gone", kind, place);
+	bh_channel_event(&s->channel, "device-removed", json_pack("{s:s, s:s}", "port", place, "kind", kind));
 }
+
+static void device_failed(void *context, const char *place, const char *kind, int error)
+{
+	struct server *s = context;
+
+	bh_say("a %s (port %s) could not be flushed: %s; what was written last may be lost", kind, place, strerror(-error));
+	bh_channel_event(&s->channel, "device-failed",
+	                 json_pack("{s:s, s:s, s:s}", "port", place, "kind", kind, "desc", strerror(-error)));
+	s->status = 1;
+}
+
+static const struct bh_plugs_ops plugs_ops = {
+	.gone = device_gone,
+	.failed = device_failed,
+};
 
 static int make_controller(struct server *s, char *error)
 {
@@ -379,11 +351,6 @@ static int make_controller(struct server *s, char *error)
 
 	if (r)
 		return r;
-	if (c->device_count > uhci.ports) {
-		snprintf(error, BH_ERROR_SIZE, "%zu devices for %u ports: say --controller uhci,ports=N (at most %u)",
-		         c->device_count, uhci.ports, BH_UHCI_MAX_PORTS);
-		return -EINVAL;
-	}
 	r = bh_vfio_user_create(&host_ops, s, &s->vfio_user);
 	if (!r && !(s->uhci = bh_uhci_create(bh_vfio_user_guest(s->vfio_user), &uhci)))
 		r = -ENOMEM;
@@ -392,31 +359,23 @@ static int make_controller(struct server *s, char *error)
 		return r;
 	}
 	bh_vfio_user_serve(s->vfio_user, bh_uhci_pci(s->uhci));
-	for (unsigned i = 0; i < c->device_count && !r; i++)
-		r = add_device(s, i, c->devices[i], error);
-	return r;
+	bh_plugs_init(&s->plugs, &s->loop, bh_uhci_bus(s->uhci), c->statistics, &plugs_ops, s);
+	return bh_plugs_begin(&s->plugs, c->devices, c->device_count, error);
 }
 
 /* Where the statistics go: to a file of their own, in a directory where one can be made. */
 static int check_statistics(const struct server *s, char *error)
 {
 	const char *path = s->config->statistics;
-	struct stat file, disk;
+	struct stat file;
 	char *copy;
 	int r;
 
 	if (!path)
 		return 0;
-	if (!stat(path, &file)) {
-		for (size_t i = 0; i < s->config->device_count; i++)
-			if (s->files[i] && !stat(s->files[i], &disk) && disk.st_dev == file.st_dev && disk.st_ino == file.st_ino) {
-				snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is the file of a disk: choose another", path);
-				return -EINVAL;
-			}
-		if (!S_ISREG(file.st_mode)) {
-			snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is there and no plain file: choose another", path);
-			return -EINVAL;
-		}
+	if (!stat(path, &file) && !S_ISREG(file.st_mode)) {
+		snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is there and no plain file: choose another", path);
+		return -EINVAL;
 	}
 	copy = strdup(path);
 	r = copy && !access(dirname(copy), W_OK | X_OK) ? 0 : -errno;
@@ -477,11 +436,32 @@ static int start_loop(struct server *s, char *error)
 	return 0;
 }
 
+static void control_line(void *context, struct bh_session *session, const char *text, size_t length)
+{
+	struct server *s = context;
+
+	bh_commands_run(&s->commands, session, text, length);
+}
+
+static int open_control(struct server *s, char *error)
+{
+	const char *path = s->config->control, *other = s->config->socket_path;
+
+	if (!path)
+		return 0;
+	if (other && !strcmp(path, other)) {
+		snprintf(error, BH_ERROR_SIZE, "--control '%s' is the --socket-path: choose another", path);
+		return -EINVAL;
+	}
+	s->commands = (struct bh_commands){.plugs = &s->plugs, .statistics = statistics, .context = s};
+	return bh_channel_open(&s->channel, &s->loop, path, control_line, s, error);
+}
+
 /* Last of all: whoever sees the socket may connect to it, and may send us a signal. */
 static int open_socket(struct server *s, char *error)
 {
 	const char *path = s->config->socket_path;
-	int r = path ? bh_listener_open(&s->listener, path, error) : bh_listener_adopt(&s->listener, s->config->fd, error);
+	int r = path ? bh_listener_open(&s->listener, path, 0777, error) : bh_listener_adopt(&s->listener, s->config->fd, error);
 
 	if (r)
 		return r;
@@ -522,6 +502,8 @@ static void announce(const struct server *s)
 	char *json, *option = NULL;
 	json_t *device;
 
+	if (s->config->control)
+		printf("bulkhead: control channel at %s\n", s->config->control);
 	if (!path) {
 		printf("bulkhead: serving on file descriptor %d\n", s->config->fd);
 		fflush(stdout);
@@ -547,28 +529,6 @@ static void announce(const struct server *s)
 
 /* --- ending ------------------------------------------------------------------------------------ */
 
-static void device_closed(void *data, int error)
-{
-	struct server *s = data;
-
-	if (!error)
-		return;
-	say("a disk could not be flushed: %s; what was written last may be lost", strerror(-error));
-	s->status = 1;
-}
-
-struct closing {
-	struct server *server;
-	const struct bh_device_kind *kind;
-};
-
-static void close_device(struct bh_device *d, void *data)
-{
-	const struct closing *c = data;
-
-	c->kind->close(d, device_closed, c->server);
-}
-
 static void close_handle(void *handle)
 {
 	uv_close(handle, NULL);
@@ -583,15 +543,12 @@ static void stop(struct server *s)
 	if (s->stopping)
 		return;
 	s->stopping = true;
+	bh_channel_close(&s->channel);
 	bh_vfio_user_detach(s->vfio_user);
 	if (s->began)
 		write_statistics(s);
-	for (unsigned i = 0; s->uhci && i < BH_COUNT(s->kinds); i++) {
-		struct closing c = {.server = s, .kind = s->kinds[i]};
-
-		if (c.kind)
-			bh_bus_remove(bh_uhci_bus(s->uhci), i, close_device, &c);
-	}
+	if (s->uhci)
+		bh_plugs_clear(&s->plugs);
 	if (!s->loop_started)
 		return;
 	close_handle(&s->term);
@@ -610,8 +567,9 @@ static int begin(struct server *s)
 {
 	char error[BH_ERROR_SIZE] = "";
 
-	if (make_controller(s, error) || check_statistics(s, error) || start_loop(s, error) || open_socket(s, error)) {
-		say("%s", error);
+	if (make_controller(s, error) || check_statistics(s, error) || start_loop(s, error) || open_control(s, error) ||
+	    open_socket(s, error)) {
+		bh_say("%s", error);
 		return 2;
 	}
 	s->began = true;
@@ -633,8 +591,6 @@ int bh_serve(const struct bh_serve_config *config)
 	bh_listener_close(&s.listener);
 	if (s.timer_fd >= 0)
 		close(s.timer_fd);
-	for (size_t i = 0; i < BH_COUNT(s.files); i++)
-		free(s.files[i]);
 	uv_loop_close(&s.loop);
 	return s.status;
 }

@@ -11,6 +11,7 @@ struct bh_serve_config {
 	const char *const *devices;
 	size_t device_count;
 	const char *statistics; /* file written at SIGUSR1 and at the end; NULL: none */
+	const char *control;    /* listen for commands here; NULL: nowhere */
 };
 
 /* The exit status: 0, 1 where something broke while serving, 2 where it could not begin. */

@@ -102,22 +102,28 @@ static int replace(const char *path, char *temporary, const json_t *o)
 	return r;
 }
 
-int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices)
+json_t *bh_statistics(struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices)
 {
 	json_t *o = json_object();
-	char *temporary = NULL;
-	int r = 0;
 
 	json_object_set_new(o, "engine", engine_json(&bh_uhci_bus(u)->engine.counters));
 	json_object_set_new(o, "bus", bus_json(&bh_uhci_bus(u)->counters));
 	json_object_set_new(o, "uhci", uhci_json(bh_uhci_counters(u)));
 	json_object_set_new(o, "devices", devices);
 	json_object_set_new(o, "vfio_user", vfio_user_json(bh_vfio_user_counters(v)));
+	return o;
+}
+
+int bh_statistics_write(const char *path, json_t *statistics)
+{
+	char *temporary = NULL;
+	int r = 0;
+
 	if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
 		r = -ENOMEM;
 	else
-		r = replace(path, temporary, o);
+		r = replace(path, temporary, statistics);
 	free(temporary);
-	json_decref(o);
+	json_decref(statistics);
 	return r;
 }

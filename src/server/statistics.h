@@ -7,10 +7,10 @@
 #include <uhci/uhci.h>
 #include <vfio_user/vfio_user.h>
 
-/*
- * Replaces the file as a whole. devices: an array with an object for each port, or
- * null; taken over. 0 or a negative errno.
- */
-int bh_statistics_write(const char *path, struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices);
+/* All in one new object. devices: an array with an object for each device; taken over. */
+json_t *bh_statistics(struct bh_uhci *u, const struct bh_vfio_user *v, json_t *devices);
+
+/* Replaces the file as a whole. The object is taken over. 0 or a negative errno. */
+int bh_statistics_write(const char *path, json_t *statistics);
 
 #endif

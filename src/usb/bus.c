@@ -88,6 +88,11 @@ struct bh_device *bh_port_device(const struct bh_port *p)
 	return p->attached ? p->attached->device : NULL;
 }
 
+uint8_t bh_port_address(const struct bh_port *p)
+{
+	return p->attached ? p->attached->address : 0;
+}
+
 /*
  * Something about ports has changed: which devices carry packets, and which sleep? Hubs come
  * before what hangs from them in the list, so that one round is enough.
@@ -402,6 +407,22 @@ enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, cons
 		return bh_endpoint_offer(a, token, d);
 	b->counters.unanswered++;
 	return bh_bus_retire(b, d, 0, BH_NO_RESPONSE);
+}
+
+enum bh_answer bh_bus_offer_isochronous(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d,
+                                        enum bh_moment moment)
+{
+	struct bh_attached *a = token->pid == BH_PID_SETUP ? NULL : listener(b, token);
+	bool out = token->pid == BH_PID_OUT;
+
+	if (a && !a->configuring && !token->low_speed) {
+		enum bh_answer answer = bh_isochronous_endpoint_offer(a, token, d, moment);
+
+		if (answer != BH_ANSWER_NOBODY)
+			return answer;
+	}
+	b->counters.unanswered++;
+	return bh_bus_retire(b, d, out ? d->length : 0, out ? BH_SUCCESS : BH_NO_RESPONSE);
 }
 
 void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d)

@@ -156,6 +156,7 @@ void bh_endpoints_reset(struct bh_attached *a, int interface)
 			a->bus->recent = NULL;
 		}
 	}
+	bh_isochronous_endpoints_reset(a, interface);
 }
 
 void bh_endpoints_withdraw_unoffered(struct bh_attached *a)
@@ -177,4 +178,5 @@ void bh_endpoints_free(struct bh_attached *a)
 			bh_destination_finish(&ep->destination);
 		free(ep);
 	}
+	bh_isochronous_endpoints_free(a);
 }

@@ -2,6 +2,7 @@
 #ifndef USB_INTERNAL_H
 #define USB_INTERNAL_H
 
+#include <batch/isochronous.h>
 #include <usb/bus.h>
 
 /* A bulk or interrupt endpoint in use. */
@@ -14,6 +15,18 @@ struct bh_endpoint {
 	bool current;            /* info is that of the active configuration */
 	bool answered;           /* interrupt: answered in answered_frame */
 	uint64_t answered_frame; /* of engine.frame */
+};
+
+/* An isochronous endpoint in use. */
+struct bh_isochronous_endpoint {
+	struct bh_isochronous stream;
+	struct bh_attached *attached;
+	struct bh_endpoint_info info;
+	bool current; /* info is that of the active configuration */
+	struct {
+		struct bh_transfer transfer;
+		struct iovec span;
+	} carried[BH_ISOCHRONOUS_BATCHES];
 };
 
 /*
@@ -60,6 +73,7 @@ struct bh_attached {
 	bool away;             /* disconnected for a moment, to make the guest start over */
 	struct bh_control control;
 	struct bh_endpoint *endpoints[2][16]; /* [in][number], made when first used */
+	struct bh_isochronous_endpoint *isochronous[2][16];
 };
 
 /* bus.c: tells the guest how the packet ended, without the engine. */
@@ -71,6 +85,12 @@ void bh_endpoint_reset(struct bh_endpoint *ep); /* NULL is allowed */
 void bh_endpoints_reset(struct bh_attached *a, int interface); /* all of one interface, or of all (-1); asked for anew */
 void bh_endpoints_withdraw_unoffered(struct bh_attached *a);
 void bh_endpoints_free(struct bh_attached *a);
+
+/* isochronous.c */
+enum bh_answer bh_isochronous_endpoint_offer(struct bh_attached *a, const struct bh_token *token,
+                                             const struct bh_descriptor *d, enum bh_moment moment);
+void bh_isochronous_endpoints_reset(struct bh_attached *a, int interface); /* as bh_endpoints_reset() */
+void bh_isochronous_endpoints_free(struct bh_attached *a);
 
 /* control.c */
 enum bh_answer bh_control_offer(struct bh_attached *a, const struct bh_token *token, const struct bh_descriptor *d);

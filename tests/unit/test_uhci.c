@@ -783,6 +783,21 @@ static void idle_schedule_is_looked_at_less_often(void **state)
 	assert_true(guest.run_at_us == UINT64_MAX); /* nothing can be looked at */
 }
 
+static void a_keyboard_that_is_not_touched_is_looked_at_less_often(void **state)
+{
+	(void)state;
+	device.hold = true;
+	td(0, LINK_T, ACTIVE | TD_IOC, token(BH_PID_IN, 0, 3, 0, 8));
+	qh(0, LINK_T, TD(0));
+	frame_list(QH(0) | LINK_Q);
+	frames(300);
+	assert_non_null(device.held);
+	assert_true(guest.run_at_us - guest.now_us > 1000);
+	fake_device_end(&device, BH_SUCCESS, 8);
+	pass_us(0); /* a key: at once */
+	assert_int_equal(control_of(0) & TD_ACTIVE, 0);
+}
+
 static void pace_keeps_to_the_wire(void **state)
 {
 	struct bh_uhci_config config = BH_UHCI_DEFAULTS;
@@ -1138,6 +1153,7 @@ int main(void)
 		RUNNING(guest_that_takes_a_descriptor_back_is_not_overwritten),
 		RUNNING(new_work_is_found_quickly_while_a_burst_lasts),
 		RUNNING(idle_schedule_is_looked_at_less_often),
+		RUNNING(a_keyboard_that_is_not_touched_is_looked_at_less_often),
 		BARE(pace_keeps_to_the_wire),
 		RUNNING(control_in),
 		RUNNING(control_in_shorter_than_asked_ends_in_a_zero_length_packet),

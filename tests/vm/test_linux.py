@@ -8,6 +8,7 @@ import os
 import re
 import types
 
+import dmesg
 import lab
 import pytest
 
@@ -15,16 +16,11 @@ MIB = 1 << 20
 LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
 FS_MIB = 8  # the file systems live in front of the data: [FS_MIB][data][data, written]
 
-# What a healthy run never says. Lines about the machine itself are none of our business.
-BAD = re.compile(r"error|fail|timed out|timeout|reset|stall|babble|halted|corrupt|not respond|"
-                 r"nobody cared|unable|cannot|bug:|warning:|oops|call trace|hc died", re.I)
 # Unplugged with the controller, a disk cannot be told to flush: it was, before.
 EXPECTED = re.compile(r"Synchronize Cache\(10\) failed: Result: hostbyte=DID_(NO_CONNECT|ERROR)")
-OURS = re.compile(r"usb|uhci|scsi|\bsd[ a-z]|storage|i/o|ext[24]|fat|irq \d|bug:|warning:|oops|call trace", re.I)
 
-SCRIPT = """
+SCRIPT = dmesg.MESSAGES + """
 . /bh.sh
-messages() { dmesg -c | sed "s/^/$1 /"; }
 copy_through() { # a file system on the first part of the disk has to keep a file
     $2 /dev/sda $((FS_MIB * 1024)) >/dev/null 2>&1 || { say $1=no mkfs; return; }
     mount -t $1 /dev/sda /mnt || { say $1=no mount; return; }
@@ -147,10 +143,7 @@ def test_driver_can_be_reloaded(guest):
 
 @pytest.mark.parametrize("part", ["DM", "DR"])
 def test_kernel_has_nothing_to_complain_about(guest, part):
-    said = [line for line in guest.lines if line.startswith(part + " ")]
-    assert said, "the kernel said nothing at all"
-    assert not [line for line in said
-                if BAD.search(line) and OURS.search(line) and not EXPECTED.search(line)]
+    assert not dmesg.complaints(guest.lines, part, EXPECTED)
 
 
 def test_second_guest_on_the_same_server(controller, directory):

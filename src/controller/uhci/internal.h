@@ -35,6 +35,9 @@ struct execution {
 	enum td_result result;
 };
 
+/* Isochronous descriptors that wait for an answer in one frame; more are missed. */
+#define MAX_WAITING 16u
+
 /* Where a descriptor goes, by the bits of its words that say so. */
 #define ROUTE_TOKEN 0x0007ffffu /* PID, address, endpoint */
 struct route {
@@ -65,7 +68,9 @@ struct bh_uhci {
 	uint64_t frames_begun; /* since the epoch */
 	uint64_t frames_passed; /* of those begun, walked to their end: what FRNUM may show */
 	uint64_t frames_run;   /* ever; what the engine calls a frame */
-	uint64_t active_frame; /* of frames_run: when there was last anything to do */
+	uint64_t frame_base;   /* what the isochronous engine calls the epoch's first frame */
+	uint64_t frames_due;   /* since the epoch, when this run began */
+	uint64_t active_frame; /* of frames_run: when something was last done, or wished for */
 	uint64_t progress_us;  /* when a descriptor last completed, or the guest last acted */
 	uint64_t poll_us;      /* interval of looking for new work; doubles while there is none */
 	uint64_t next_poll_us;
@@ -87,6 +92,8 @@ struct bh_uhci {
 	uint32_t budget;     /* entries left in this slice */
 	int32_t bus_time;    /* pace: byte times left in this frame */
 	struct execution current;
+	struct td waiting[MAX_WAITING]; /* isochronous, of the frame under way, not answered yet */
+	unsigned waiting_count;
 	struct route route; /* of the descriptor last looked at */
 	uint32_t scanned_td, scanned_link; /* SCAN: link of the descriptor last fetched */
 };
@@ -120,7 +127,14 @@ extern const struct bh_bus_upcalls uhci_bus_upcalls;
 /* td.c */
 bool uhci_td_fetch_far(struct bh_memory *m, uint32_t address, struct td *ret_td); /* in no near region */
 enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t qh);
+bool uhci_td_route(struct bh_uhci *u, const struct td *td); /* makes u->route its route; false: its token makes no sense */
+void uhci_td_describe(const struct td *td, const struct route *route, uint64_t chain, struct bh_descriptor *ret);
 extern const struct bh_source_ops uhci_source_ops;
+
+/* isochronous.c */
+enum td_result uhci_isochronous_execute(struct bh_uhci *u); /* u->current, in the frame under way */
+enum bh_found uhci_isochronous_next(struct bh_uhci *u, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
+void uhci_isochronous_retry(struct bh_uhci *u, enum bh_moment moment); /* those that wait */
 
 /*
  * BH_FOUND_UNREADABLE: it cannot be read. An inactive one is filled in too. The control

@@ -178,7 +178,8 @@ static inline bool serve_td(struct bh_uhci *u, struct walk *w)
 		u->incomplete = true;
 		return false;
 	}
-	if (result == TD_COMPLETED || result == TD_STOPPED)
+	/* A stream says nothing of what is queued next: no reason to look again before the next frame. */
+	if ((result == TD_COMPLETED || result == TD_STOPPED) && !(td.control & TD_IOS))
 		w->worked = w->progress = true;
 	leave_td(u, w, &td, result);
 	return true;

@@ -87,6 +87,16 @@ static inline void describe(const struct td *td, const struct route *route, uint
 	ret->stop_on_short = td->control & TD_SPD;
 }
 
+bool uhci_td_route(struct bh_uhci *u, const struct td *td)
+{
+	return find_route(u, td);
+}
+
+void uhci_td_describe(const struct td *td, const struct route *route, uint64_t chain, struct bh_descriptor *ret)
+{
+	describe(td, route, chain, ret);
+}
+
 /* A queue's name is its head; a descriptor that hangs in the frame list is a queue of its own. */
 static uint64_t chain_of(const struct td *td, uint32_t qh)
 {
@@ -121,6 +131,8 @@ static enum bh_found source_next(struct bh_source *s, const struct bh_descriptor
 	struct bh_uhci *u = of_source(s);
 	uint32_t link = u->scanned_link;
 
+	if (after->chain & BH_FRAME_CHAIN)
+		return uhci_isochronous_next(u, after, ret_next);
 	if (after->chain >> 32)
 		return BH_FOUND_SUBLIST; /* in no queue */
 	if (u->scanned_td != after->id && !bh_memory_load32(&u->guest->memory, after->id, &link))
@@ -283,21 +295,6 @@ const struct bh_source_ops uhci_source_ops = {
 
 /* --- executing ----------------------------------------------------------------------------- */
 
-/*
- * Isochronous transfers are not served yet: nobody is there. An OUT has no
- * handshake and always succeeds; an IN hears nothing.
- */
-static BH_COLD enum td_result execute_isochronous(struct bh_uhci *u)
-{
-	const struct td *td = u->current.td;
-	bool out = TD_TOKEN_PID(td->token) == BH_PID_OUT;
-	uint32_t length = (TD_TOKEN_MAXLEN(td->token) + 1) & TD_NO_BYTES;
-
-	if (u->first_walk)
-		source_retire(&u->source, NULL, out ? length : 0, out ? BH_SUCCESS : BH_NO_RESPONSE);
-	return u->current.result;
-}
-
 /* Is there bus time left in this frame for the packet, where we keep to it? */
 static bool fits_frame(const struct bh_uhci *u, uint32_t length)
 {
@@ -327,17 +324,17 @@ enum td_result uhci_td_execute(struct bh_uhci *u, const struct td *td, uint32_t 
 
 	if (!(td->control & TD_ACTIVE))
 		return meet_inactive(u, td);
-	u->active_frame = u->frames_run;
 	if (!find_route(u, td)) {
 		uhci_process_error(u);
 		return TD_FATAL;
 	}
 	u->current = (struct execution){.td = td, .qh = qh, .result = TD_WAITS};
 	if (td->control & TD_IOS)
-		return execute_isochronous(u);
+		return uhci_isochronous_execute(u);
 	token = u->route.token; /* SCAN may find another route */
 	describe(td, &u->route, chain_of(td, qh), &d);
 	if (!fits_frame(u, d.length)) {
+		u->active_frame = u->frames_run;
 		bh_bus_seen(&u->bus, &token, &d);
 		return TD_WAITS;
 	}

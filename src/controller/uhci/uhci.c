@@ -27,8 +27,11 @@
 #define POLL_LONGEST_US 200u
 #define BURST_US        2000u
 
+/* Between the frames of two epochs: nothing gathered in one is for the other. */
+#define FRESH_START 4096u
+
 /*
- * With nothing queued for so many frames, one look serves several of them (which
+ * With nothing done for so many frames, one look serves several of them (which
  * are then walked late, in order). Waking a thousand times a second costs 1.5 to
  * 3 % of a core on a machine without help from hardware, whatever is done then.
  */
@@ -95,6 +98,9 @@ uint16_t uhci_frame_number(struct bh_uhci *u)
 
 	if (!uhci_running(u))
 		return u->frnum;
+	/* Whoever asks means to queue something for a frame to come: it is not to begin late. */
+	if (u->frames_run - u->active_frame >= IDLE_AFTER_FRAMES)
+		uhci_kick(u);
 	due = frames_due(u, now_us(u));
 	if (!bh_pci_dma_allowed(&u->pci))
 		return (uint16_t)((u->frnum + due - 1) & FRNUM_MASK);
@@ -147,6 +153,7 @@ void uhci_start(struct bh_uhci *u)
 {
 	u->usbsts &= (uint16_t)~USBSTS_HCH;
 	u->epoch_us = now_us(u);
+	u->frame_base += u->frames_begun + FRESH_START;
 	u->frames_begun = u->frames_passed = 0;
 	u->mark = 0;
 	u->unfinished = u->walk_worked = false; /* of a walk from before */
@@ -162,6 +169,7 @@ void uhci_stop(struct bh_uhci *u)
 	}
 	u->usbcmd &= (uint16_t)~USBCMD_RS;
 	u->usbsts |= USBSTS_HCH;
+	u->waiting_count = 0;
 	report_causes(u);
 	run_at(u, bh_bus_deadline(&u->bus));
 }
@@ -190,6 +198,7 @@ void uhci_bus_error(struct bh_uhci *u)
 void uhci_host_reset(struct bh_uhci *u)
 {
 	uhci_registers_reset(u);
+	u->waiting_count = 0;
 	uhci_port_reset_registers(u);
 	uhci_update_interrupt(u);
 	run_at(u, bh_bus_deadline(&u->bus));
@@ -211,12 +220,15 @@ void uhci_resume_event(struct bh_uhci *u)
 static bool work(struct bh_uhci *u)
 {
 	unsigned frame = (unsigned)(u->frnum + u->frames_begun - 1);
+	const struct bh_engine_counters *engine = &u->bus.engine.counters;
+	uint64_t batches = engine->batches;
 	bool progress = false;
 
 	do {
 		bool late;
 
 		u->again = false;
+		uhci_isochronous_retry(u, BH_MOMENT_NOW);
 		if (!u->unfinished)
 			u->walked_frame = frame; /* otherwise the mark is in that one's list */
 		late = u->walked_frame != frame;
@@ -227,11 +239,15 @@ static bool work(struct bh_uhci *u)
 		else
 			u->first_walk &= u->unfinished;
 	} while (u->again && u->budget && uhci_running(u));
+	/* What only waits for a device, such as a keyboard, is nothing to look at in every frame. */
+	if (progress || engine->batches != batches || u->unfinished || u->waiting_count)
+		u->active_frame = u->frames_run;
 	return progress;
 }
 
 static void begin_frame(struct bh_uhci *u)
 {
+	uhci_isochronous_retry(u, BH_MOMENT_OVER);
 	u->frames_begun++;
 	u->frames_run++;
 	u->counters.frames++;
@@ -245,7 +261,7 @@ static void begin_frame(struct bh_uhci *u)
 /* Every frame that is due, the missed ones in order. */
 static bool begin_frames(struct bh_uhci *u, uint64_t now)
 {
-	uint64_t due = frames_due(u, now);
+	uint64_t due = u->frames_due = frames_due(u, now);
 	bool progress = false;
 
 	if (due - u->frames_begun > LATE_FRAMES) {

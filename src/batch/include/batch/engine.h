@@ -61,7 +61,9 @@ enum bh_answer {
 	BH_ANSWER_BUSY,    /* offer it again */
 	BH_ANSWER_RETIRED, /* source->retire was called and accepted */
 	BH_ANSWER_CHANGED, /* source->retire refused: the guest took it back */
-	BH_ANSWER_FAULT    /* its data cannot be reached: bus error */
+	BH_ANSWER_FAULT,   /* its data cannot be reached: bus error */
+	BH_ANSWER_MISSED,  /* isochronous: its moment has passed; it stays as it is */
+	BH_ANSWER_NOBODY   /* isochronous: there is no such destination */
 };
 
 struct bh_record;
@@ -81,6 +83,11 @@ struct bh_engine_config {
 	uint32_t retry_checks;          /* records verified at a retry, besides the head; 0: the head alone */
 	uint32_t linger_us;             /* longest wait of a batch of several packets without progress */
 	uint32_t withdrawn_frames;      /* not offered for so many frames, at least 1: withdrawn */
+	/*
+	 * How far ahead of its frame an isochronous packet may be gathered, at most 512; with
+	 * max_batch_descriptors 0 or 1, none is.
+	 */
+	uint32_t isochronous_frames;
 	bool withdrawn_fails;           /* a withdrawn OUT of which the device took bytes: FAILURE */
 };
 
@@ -92,6 +99,7 @@ struct bh_engine_config {
 		.retry_checks = 8,                                                             \
 		.linger_us = 50 * 1000,                                                        \
 		.withdrawn_frames = 32,                                                        \
+		.isochronous_frames = 64,                                                      \
 	})
 
 struct bh_engine_counters {
@@ -113,6 +121,8 @@ struct bh_engine_counters {
 	 * the next INs get it. What other INs draw without a pause is no difference.
 	 */
 	uint64_t kept_bytes;
+	uint64_t isochronous_missed;  /* descriptors whose moment passed: no answer in time, or never asked */
+	uint64_t isochronous_dropped; /* packets nobody was given: too late, or no longer wanted */
 	uint64_t memory;      /* bytes of batches, records and control data now */
 	uint64_t memory_peak; /* the most there ever were */
 };
@@ -122,6 +132,7 @@ struct bh_engine {
 	struct bh_source *source;
 	struct bh_engine_counters counters;
 	struct bh_list active; /* destinations that are not IDLE */
+	struct bh_list streams; /* isochronous ones with anything under way */
 	uint64_t now_us;
 	uint64_t frame;
 	uint8_t scratch[2048]; /* one packet, while it is compared */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include <batch/engine.h>
+#include <batch/isochronous.h>
 #include <usb/device.h>
 
 #define BH_BUS_MAX_PORTS 15u
@@ -137,12 +138,22 @@ void bh_bus_remove(struct bh_bus *b, unsigned port, void (*destroy)(struct bh_de
 /* What is plugged in, whether it shows or not; NULL: nothing. */
 struct bh_device *bh_port_device(const struct bh_port *p);
 
+/* The address the guest gave to what is plugged in; 0: none so far. */
+uint8_t bh_port_address(const struct bh_port *p);
+
 /*
  * One packet: d describes its data, token where it goes. Answered as
  * bh_destination_offer() would; a packet nobody answers is retired with
  * BH_NO_RESPONSE.
  */
 enum bh_answer bh_bus_offer(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);
+
+/*
+ * One packet that the controller sends isochronously: answered as bh_isochronous_offer()
+ * would. One that nobody hears has no handshake to miss: OUT ends well, IN with BH_NO_RESPONSE.
+ */
+enum bh_answer bh_bus_offer_isochronous(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d,
+                                        enum bh_moment moment);
 
 /* The packet is there, but its turn has not come (the frame is full): nothing is withdrawn. */
 void bh_bus_seen(struct bh_bus *b, const struct bh_token *token, const struct bh_descriptor *d);

@@ -22,6 +22,7 @@
 
 #include <base/bytes.h>
 #include <base/list.h>
+#include <batch/packet.h>
 #include <batch/status.h>
 #include <batch/verify.h>
 
@@ -52,20 +53,6 @@ struct bh_endpoint_info {
 };
 
 /*
- * One packet of an isochronous transfer (5.6): the one of its service interval. There are no
- * retries and no handshakes, so each packet has an outcome of its own.
- */
-struct bh_packet {
-	/* set by the submitter */
-	uint32_t offset; /* of its bytes in the spans */
-	uint32_t length; /* OUT: bytes to send, perhaps none; IN: room */
-
-	/* set by the device; BH_NO_RESPONSE and 0 before */
-	uint32_t actual;
-	enum bh_status status; /* BH_SUCCESS, BH_BABBLE, BH_NO_RESPONSE or BH_BUS_ERROR */
-};
-
-/*
  * One host transfer: what a batch becomes. The submitter fills the first part
  * and owns the structure and the memory of the spans; the device owns both
  * between submit and bh_transfer_done(), and may link it into a list of its own.
@@ -91,7 +78,7 @@ struct bh_transfer {
 	const struct iovec *spans;
 	unsigned span_count;
 	uint32_t length; /* sum of the spans */
-	struct bh_packet *packets; /* isochronous only */
+	struct bh_packet *packets; /* isochronous only (5.6): one in each service interval, no retries, no handshake */
 	unsigned packet_count;
 
 	/* set by the device before bh_transfer_done() */
@@ -101,9 +88,10 @@ struct bh_transfer {
 	struct bh_list device_link;
 	void *device_data;
 
-	/* the bus's */
+	/* the submitter's */
 	void (*done)(struct bh_transfer *t, enum bh_status status);
 	void (*progress)(struct bh_transfer *t);
+	void *submitter_data;
 };
 
 #define BH_TRANSFER_ZERO_PACKET 1u /* OUT: end with a zero-length packet */

@@ -1,0 +1,459 @@
+/*
+ * Isochronous destinations: see isochronous.h.
+ *
+ *   gathered -> issued -> done -> handed out in its frame
+ *                  \        \---> dropped: its frame (IN: and the stream's lag) has passed
+ *                   \-----------> OUT: handed out as sent
+ */
+#include <batch/isochronous.h>
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include <base/util.h>
+
+#include "internal.h"
+
+/* Frames without an offer, beyond those gathered, after which nobody wants the rest. */
+#define SILENT_FRAMES BH_ISOCHRONOUS_WINDOW
+
+/* A host that needs longer than this is no source of isochronous data. */
+#define LONGEST_LAG BH_ISOCHRONOUS_WINDOW
+
+/* So many misses in a row, and the host has become slower: the lag is settled anew. */
+#define MISSES_SETTLE_ANEW 8u
+
+/* Of one batch: its first packet is told when its last one is there. */
+#define LONGEST_BATCH 16u
+
+/* Where memory is short: enough for one packet at a time to go on. */
+#define SMALLEST_WINDOW 2u
+
+void bh_isochronous_init(struct bh_isochronous *s, struct bh_engine *e, const struct bh_isochronous_ops *ops, bool in,
+                         uint32_t max_packet)
+{
+	assert(max_packet > 0 && max_packet <= 1024);
+	*s = (struct bh_isochronous){.engine = e, .ops = ops, .in = in, .max_packet = max_packet};
+	bh_list_init(&s->link);
+}
+
+bool bh_isochronous_running(const struct bh_isochronous *s)
+{
+	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
+		if (s->batches[i].running)
+			return true;
+	return false;
+}
+
+static bool empty(const struct bh_isochronous *s)
+{
+	return s->head == s->tail;
+}
+
+/* Keeps engine->streams. */
+static void note_activity(struct bh_isochronous *s)
+{
+	bool active = !empty(s) || bh_isochronous_running(s);
+
+	if (active && bh_list_empty(&s->link))
+		bh_list_append(&s->engine->streams, &s->link);
+	else if (!active && !bh_list_empty(&s->link))
+		bh_list_remove(&s->link);
+}
+
+/* --- memory --------------------------------------------------------------------------- */
+
+static uint64_t window_memory(const struct bh_isochronous *s, uint32_t window)
+{
+	return (uint64_t)window * (s->max_packet + sizeof(*s->packets) + sizeof(*s->appointments));
+}
+
+static void free_window(struct bh_isochronous *s)
+{
+	bh_engine_account(s->engine, window_memory(s, s->window), 0);
+	free(s->data);
+	free(s->packets);
+	free(s->appointments);
+	s->data = NULL;
+	s->packets = NULL;
+	s->appointments = NULL;
+	s->window = 0;
+}
+
+static bool allocate_window(struct bh_isochronous *s)
+{
+	const struct bh_engine *e = s->engine;
+	uint32_t window = BH_ISOCHRONOUS_WINDOW;
+
+	if (s->window)
+		return true;
+	if (e->counters.memory + window_memory(s, window) > e->config.max_bytes)
+		window = SMALLEST_WINDOW;
+	s->data = malloc((size_t)window * s->max_packet);
+	s->packets = calloc(window, sizeof(*s->packets));
+	s->appointments = calloc(window, sizeof(*s->appointments));
+	s->window = window;
+	bh_engine_account(s->engine, 0, window_memory(s, window));
+	if (s->data && s->packets && s->appointments)
+		return true;
+	free_window(s);
+	return false;
+}
+
+void bh_isochronous_finish(struct bh_isochronous *s)
+{
+	assert(!bh_isochronous_running(s));
+	bh_isochronous_reset(s);
+	free_window(s);
+}
+
+static struct bh_appointment *appointment(const struct bh_isochronous *s, uint64_t i)
+{
+	return &s->appointments[i % s->window];
+}
+
+static struct bh_packet *packet(const struct bh_isochronous *s, uint64_t i)
+{
+	return &s->packets[i % s->window];
+}
+
+static uint8_t *packet_data(const struct bh_isochronous *s, uint64_t i)
+{
+	return s->data + i % s->window * s->max_packet;
+}
+
+/* Packets that can be gathered: a batch that runs holds its memory, whoever still wants it. */
+static uint32_t room(const struct bh_isochronous *s)
+{
+	uint64_t oldest = s->head;
+
+	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
+		if (s->batches[i].running)
+			oldest = BH_MIN(oldest, s->batches[i].first);
+	return s->window - (uint32_t)(s->tail - oldest);
+}
+
+/* --- gathering ---------------------------------------------------------------------------- */
+
+static struct bh_isochronous_batch *idle_batch(struct bh_isochronous *s)
+{
+	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
+		if (!s->batches[i].running)
+			return &s->batches[i];
+	return NULL;
+}
+
+/* Takes one more into the batch. False: its bytes cannot be read. */
+static bool take(struct bh_isochronous *s, struct bh_isochronous_batch *b, const struct bh_descriptor *d)
+{
+	struct bh_source *source = s->engine->source;
+	uint64_t i = s->tail;
+
+	if (!s->in && d->length && !source->ops->read(source, d, 0, packet_data(s, i), d->length))
+		return false;
+	*packet(s, i) = (struct bh_packet){
+		.offset = b->count * s->max_packet,
+		.length = s->in ? s->max_packet : d->length,
+		.status = BH_NO_RESPONSE,
+	};
+	*appointment(s, i) = (struct bh_appointment){
+		.frame = bh_frame_of(d), .id = d->id, .buffer = d->buffer, .token = d->token,
+	};
+	if (bh_frame_of(d) > bh_frame_of(&s->last))
+		s->interval = (uint32_t)BH_MIN(bh_frame_of(d) - bh_frame_of(&s->last), BH_ISOCHRONOUS_WINDOW);
+	s->last = *d;
+	s->tail++;
+	b->count++;
+	return true;
+}
+
+static uint32_t frames_ahead(const struct bh_engine *e)
+{
+	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
+}
+
+/* What follows the last one taken. */
+static void take_more(struct bh_isochronous *s, struct bh_isochronous_batch *b, const struct bh_descriptor *after)
+{
+	struct bh_source *source = s->engine->source;
+	struct bh_descriptor d = *after, next;
+
+	/* In one piece of memory: a batch ends where the window does. */
+	while (room(s) && b->count < LONGEST_BATCH && (!b->count || s->tail % s->window) &&
+	       source->ops->next(source, &d, &next) == BH_FOUND) {
+		if (bh_frame_of(&next) < bh_frame_of(&d) || bh_frame_of(&next) > s->frame + frames_ahead(s->engine) ||
+		    (!s->in && next.length > s->max_packet) || !take(s, b, &next))
+			return;
+		d = next;
+	}
+}
+
+static void issue(struct bh_isochronous *s, struct bh_isochronous_batch *b)
+{
+	b->data = packet_data(s, b->first);
+	b->packets = packet(s, b->first);
+	b->running = true;
+	b->cancelled = false;
+	s->engine->counters.batches++;
+	note_activity(s);
+	s->issuing = true;
+	s->ops->start(s, b);
+	s->issuing = false;
+}
+
+/* A batch that begins with head, or (NULL) with what follows after. False: head cannot be read. */
+static bool gather(struct bh_isochronous *s, const struct bh_descriptor *head, const struct bh_descriptor *after)
+{
+	struct bh_isochronous_batch *b = idle_batch(s);
+
+	if (!b || !allocate_window(s) || !room(s))
+		return true;
+	b->first = s->tail;
+	b->count = 0;
+	if (head && !take(s, b, head))
+		return false;
+	if (frames_ahead(s->engine))
+		take_more(s, b, head ? head : after);
+	if (b->count)
+		issue(s, b);
+	return true;
+}
+
+/* Keeps at least half of the way ahead gathered, if the guest has queued that much. */
+static void look_ahead(struct bh_isochronous *s, const struct bh_descriptor *now)
+{
+	uint32_t ahead = frames_ahead(s->engine);
+	uint64_t before;
+
+	if (!ahead)
+		return;
+	do {
+		bool known = bh_frame_of(&s->last) >= s->frame && s->tail;
+
+		if (known && bh_frame_of(&s->last) - s->frame > ahead / 2)
+			return;
+		before = s->tail;
+		gather(s, NULL, known ? &s->last : now);
+	} while (s->tail != before);
+}
+
+/* --- letting go ------------------------------------------------------------------------------ */
+
+/* The packet at head is nobody's any more. */
+static void drop(struct bh_isochronous *s)
+{
+	s->engine->counters.isochronous_dropped++;
+	if (!s->in)
+		s->engine->counters.ahead_bytes += packet(s, s->head)->length;
+	s->head++;
+}
+
+void bh_isochronous_reset(struct bh_isochronous *s)
+{
+	while (!empty(s))
+		drop(s);
+	s->lag_known = false;
+	s->lag = 0;
+	s->misses = 0;
+	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++) {
+		struct bh_isochronous_batch *b = &s->batches[i];
+
+		if (!b->running || b->cancelled)
+			continue;
+		b->cancelled = true;
+		s->engine->counters.cancels[BH_CANCEL_RESET]++;
+		s->ops->cancel(s, b);
+	}
+	note_activity(s);
+}
+
+static struct bh_isochronous *find_silent(const struct bh_engine *e)
+{
+	bh_list_each(s, &e->streams, struct bh_isochronous, link)
+		if (!empty(s) && e->frame - s->offered_frame > e->config.withdrawn_frames + SILENT_FRAMES)
+			return s;
+	return NULL;
+}
+
+void bh_streams_frame(struct bh_engine *e)
+{
+	struct bh_isochronous *s;
+
+	/* Cancelling may end batches at once, and change the list: look again from its start. */
+	while ((s = find_silent(e)))
+		bh_isochronous_reset(s);
+}
+
+/* --- input B ------------------------------------------------------------------------------------ */
+
+/*
+ * The first answer to a stream settles its lag: what was asked for in the batch's first frame
+ * is here now. A host that is slow is also uneven: one frame more.
+ */
+static void settle_lag(struct bh_isochronous *s, const struct bh_isochronous_batch *b)
+{
+	uint64_t asked = appointment(s, b->first)->frame, late = s->frame > asked ? s->frame - asked + 1 : 0;
+
+	if (b->first < s->head || late > LONGEST_LAG)
+		return; /* nobody waits for this one any more; or nobody would for the next */
+	s->lag = (uint32_t)late;
+	s->lag_known = true;
+	s->misses = 0;
+}
+
+void bh_isochronous_complete(struct bh_isochronous *s, struct bh_isochronous_batch *b)
+{
+	assert(b->running);
+	b->running = false;
+	for (uint32_t i = 0; i < b->count; i++) {
+		struct bh_packet *p = &b->packets[i];
+
+		p->actual = BH_MIN(p->actual, p->length);
+		if (p->status == BH_CANCELLED || p->status == BH_STALL)
+			p->status = BH_NO_RESPONSE; /* nothing an isochronous packet can end in */
+		appointment(s, b->first + i)->done = true;
+	}
+	if (s->in && !s->lag_known && !b->cancelled)
+		settle_lag(s, b);
+	note_activity(s);
+	if (!s->issuing)
+		s->engine->source->ops->ready(s->engine->source);
+}
+
+/* --- input A ------------------------------------------------------------------------------------ */
+
+static enum bh_answer retire(struct bh_isochronous *s, const struct bh_descriptor *d, uint32_t actual,
+                             enum bh_status status)
+{
+	struct bh_source *source = s->engine->source;
+	struct bh_engine_counters *c = &s->engine->counters;
+
+	if (!source->ops->retire(source, d, actual, status))
+		return BH_ANSWER_CHANGED;
+	*(s->in ? &c->packets_in : &c->packets_out) += 1;
+	*(s->in ? &c->bytes_in : &c->bytes_out) += actual;
+	c->failed_packets += status != BH_SUCCESS;
+	return BH_ANSWER_RETIRED;
+}
+
+static enum bh_answer missed(struct bh_isochronous *s)
+{
+	s->engine->counters.isochronous_missed++;
+	return BH_ANSWER_MISSED;
+}
+
+static bool unchanged(const struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	const struct bh_appointment *a = appointment(s, s->head);
+	const struct bh_packet *p = packet(s, s->head);
+	struct bh_source *source = s->engine->source;
+
+	return a->id == d->id && a->token == d->token && a->buffer == d->buffer && p->length == d->length &&
+	       (!p->length || source->ops->equal(source, d, 0, packet_data(s, s->head), p->length));
+}
+
+static enum bh_answer offer_out(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
+{
+	const struct bh_packet *p;
+	enum bh_answer answer;
+
+	while (!empty(s) && appointment(s, s->head)->frame < s->frame)
+		drop(s);
+	while (!empty(s) && appointment(s, s->head)->frame == s->frame && !unchanged(s, d)) {
+		s->engine->counters.mismatches++;
+		drop(s);
+	}
+	if (d->length > s->max_packet) /* no device hears it to its end, and none would answer */
+		return retire(s, d, d->length, BH_SUCCESS);
+	if (empty(s) && moment == BH_MOMENT_NOW && !gather(s, d, NULL))
+		return BH_ANSWER_FAULT;
+	/* What is gathered for later frames is on its way: this one would overtake it. */
+	if (empty(s) || appointment(s, s->head)->frame != s->frame)
+		return missed(s);
+	p = packet(s, s->head);
+	if (appointment(s, s->head)->done)
+		answer = retire(s, d, p->actual, p->status);
+	else
+		answer = retire(s, d, p->length, BH_SUCCESS);
+	s->head++;
+	return answer;
+}
+
+/* Nothing has come in time. */
+static enum bh_answer unanswered(struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	s->engine->counters.isochronous_missed++;
+	if (++s->misses >= MISSES_SETTLE_ANEW)
+		s->lag_known = false;
+	return retire(s, d, 0, BH_NO_RESPONSE);
+}
+
+static enum bh_answer deliver(struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	const struct bh_packet *p = packet(s, s->head);
+	struct bh_source *source = s->engine->source;
+	enum bh_answer answer;
+
+	if (p->actual > d->length)
+		answer = retire(s, d, 0, BH_BABBLE);
+	else if (p->actual && !source->ops->write(source, d, 0, packet_data(s, s->head), p->actual))
+		return BH_ANSWER_FAULT;
+	else
+		answer = retire(s, d, p->actual, p->status);
+	s->misses = 0;
+	s->head++;
+	return answer;
+}
+
+/* When packet i is to be handed out. */
+static uint64_t due(const struct bh_isochronous *s, uint64_t i)
+{
+	return appointment(s, i)->frame + s->lag;
+}
+
+/*
+ * Has the packet at head come too late? A lag need not be a multiple of the interval: then a
+ * packet goes with the first descriptor after it is due.
+ */
+static bool stale(const struct bh_isochronous *s)
+{
+	uint32_t grace = s->lag && s->interval ? s->interval - 1 : 0;
+
+	return !empty(s) && s->lag_known && due(s, s->head) + grace < s->frame;
+}
+
+static enum bh_answer offer_in(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
+{
+	while (stale(s))
+		drop(s);
+	if (empty(s)) {
+		if (moment != BH_MOMENT_NOW)
+			return missed(s);
+		gather(s, d, NULL);
+		if (empty(s))
+			return missed(s); /* no memory, or all of it still being cancelled */
+	}
+	if (s->lag_known && due(s, s->head) > s->frame)
+		return unanswered(s, d);
+	if (s->lag_known && appointment(s, s->head)->done)
+		return deliver(s, d);
+	return moment == BH_MOMENT_NOW ? BH_ANSWER_BUSY : unanswered(s, d);
+}
+
+enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
+{
+	uint64_t frame = bh_frame_of(d);
+	enum bh_answer answer;
+
+	if (frame < s->frame || frame - s->frame > SILENT_FRAMES)
+		bh_isochronous_reset(s); /* a new stream: what the last one left is not for it */
+	s->frame = frame;
+	s->offered_frame = s->engine->frame;
+	s->engine->counters.offers++;
+	answer = s->in ? offer_in(s, d, moment) : offer_out(s, d, moment);
+	s->engine->counters.busy += answer == BH_ANSWER_BUSY;
+	if (moment != BH_MOMENT_OVER)
+		look_ahead(s, d);
+	note_activity(s);
+	return answer;
+}

@@ -1,0 +1,59 @@
+/*
+ * An emulated test device: what Linux's gadget zero is to a host, with the endpoints that
+ * usbtest looks for. Its first configuration (value 3) gives bytes of a pattern for ever and
+ * takes them; its second (value 2) sends back what it is sent. Full speed.
+ *
+ * Configuration 3, interface 0:
+ *   alternate 0  bulk IN 0x81 and OUT 0x01, 64 bytes
+ *   alternate 1  these, and isochronous IN 0x82 and OUT 0x02, 1023 bytes
+ *   alternate 2  these of 0, and interrupt IN 0x83 and OUT 0x03, 64 bytes
+ * Configuration 2, interface 0: bulk IN 0x81 and OUT 0x01, 64 bytes
+ *
+ * A pattern is one of packets, not of transfers: each begins anew, as the gadget's does
+ * as long as its buffers are multiples of the packet size. So it does not matter how packets
+ * were gathered.
+ */
+#ifndef FUNCTION_ZERO_H
+#define FUNCTION_ZERO_H
+
+#include <stdint.h>
+
+#include <usb/device.h>
+
+/* Read while the device is made, not kept. All zero: the defaults. */
+struct bh_zero_config {
+	/*
+	 * What configuration 3 sends, and expects: 0: zeros; 1: byte i of each packet is i % 63;
+	 * 2: sends zeros, and takes anything. A packet with another byte halts the endpoint it
+	 * came to after it was taken; an isochronous one is only counted, for usbtest sends
+	 * zeros to these whatever its pattern.
+	 */
+	unsigned pattern;
+	unsigned isochronous_interval; /* bInterval, 1 to 16: every 2^(bInterval - 1) frames; 0: 4 */
+	unsigned interrupt_interval;   /* bInterval, 1 to 255 frames; 0: 1 */
+};
+
+/* Packets that moved, zero-length ones included, and their bytes. */
+struct bh_zero_traffic {
+	uint64_t packets_in, bytes_in;
+	uint64_t packets_out, bytes_out;
+};
+
+/* Since creation. */
+struct bh_zero_counters {
+	struct bh_zero_traffic bulk, interrupt, isochronous;
+	uint64_t bad_packets; /* taken, and not of the pattern */
+	uint64_t bad_bytes;   /* in these */
+};
+
+/*
+ * The device is the caller's until bh_bus_attach() takes it. Needs no loop: whatever it does
+ * ends inside an operation. 0; -EINVAL (a configuration out of range) or -ENOMEM, and *ret
+ * is untouched.
+ */
+int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret);
+
+/* Of a device that bh_zero_create() made, and no other. */
+struct bh_zero_counters bh_zero_counters(const struct bh_device *device);
+
+#endif

@@ -1,0 +1,36 @@
+"""What a guest's kernel says, and which of it a healthy run never says.
+
+The guest's script prefixes its messages, as MESSAGES has it; complaints() finds the bad ones.
+"""
+
+import re
+
+# For a guest's script. messages PART: what the kernel said since the last time, as lines "PART ...".
+MESSAGES = """
+messages() {
+    echo "end of $1" >/dev/kmsg # something is there in any case
+    dmesg -c | sed "s/^/$1 /"
+}
+"""
+
+# Lines about the machine itself are none of our business.
+BAD = re.compile(r"error|fail|timed out|timeout|reset|stall|babble|halted|corrupt|not respond|"
+                 r"nobody cared|unable|cannot|bug:|warning:|oops|call trace|hc died", re.I)
+OURS = re.compile(r"usb|uhci|scsi|\bsd[ a-z]|storage|i/o|ext[24]|fat|irq \d|bug:|warning:|oops|call trace", re.I)
+
+# A device that goes away under its driver: what was asked of it fails, and it cannot be told to
+# flush any more (it was, before). Of a controller that goes away usb-storage may hear a moment before
+# it hears that its disk is gone, and tries in vain to reset that (-108: ESHUTDOWN).
+UNPLUGGED = re.compile(r"Synchronize Cache\(10\) failed: Result: hostbyte=DID_(NO_CONNECT|ERROR)|"
+                       r"hostbyte=DID_(NO_CONNECT|ERROR)|I/O error, dev sd[a-z]|"
+                       r"\[sd[a-z]\] tag#\d+ (UNKNOWN|FAILED)|device offline error|"
+                       r"rejecting I/O to (offline|dead) device|"
+                       r"usb\d+-port\d: (cannot (reset|disable) \(err = -108\)|Cannot enable\.)")
+
+
+def complaints(lines, part, expected=None):
+    """The bad lines of a part of the log, which has to be there."""
+    said = [line for line in lines if line.startswith(part + " ")]
+    assert any(line.endswith(f"end of {part}") for line in said), f"the kernel's log of {part} is not there, or not whole"
+    return [line for line in said
+            if BAD.search(line) and OURS.search(line) and not (expected and expected.search(line))]
