@@ -47,7 +47,6 @@ struct bh_hid_feed {
 	bool ended;    /* what is in the buffer is all: its rest is a line, too */
 	bool skipping; /* the rest of a line that was too long */
 	bool blocked;  /* the first line waits for room */
-	bool working;
 	bool closing;
 	uint64_t line_number;
 };
@@ -181,7 +180,7 @@ static void offer_lines(struct bh_hid_feed *f)
 
 void bh_hid_feed_resume(struct bh_hid_feed *f)
 {
-	if (!f->blocked || f->working || f->closing)
+	if (!f->blocked || f->closing)
 		return;
 	f->blocked = false;
 	go_on(f);
@@ -320,9 +319,7 @@ static void read_more(struct bh_hid_feed *f)
 
 static void go_on(struct bh_hid_feed *f)
 {
-	f->working = true;
 	offer_lines(f);
-	f->working = false;
 	if (!f->blocked)
 		read_more(f);
 	else if (f->watch)

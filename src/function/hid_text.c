@@ -182,7 +182,7 @@ static int do_type(const struct parser *p, struct word rest, const char *usage)
 			c = i < rest.n ? escaped(rest.p[i]) : 0;
 			if (!c)
 				return wrong(p, "a backslash stands alone; say \\n, \\t, \\b, \\e, \\; or \\\\");
-		} else if (c < 0x20 && c != '\t') {
+		} else if ((unsigned char)c < 0x20 && c != '\t') {
 			return wrong(p, "byte 0x%02x is no text; say \\n, \\t, \\b or \\e", (unsigned char)c);
 		}
 		r = type_character(p, c);

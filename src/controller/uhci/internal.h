@@ -135,6 +135,7 @@ extern const struct bh_source_ops uhci_source_ops;
 enum td_result uhci_isochronous_execute(struct bh_uhci *u); /* u->current, in the frame under way */
 enum bh_found uhci_isochronous_next(struct bh_uhci *u, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
 void uhci_isochronous_retry(struct bh_uhci *u, enum bh_moment moment); /* those that wait */
+void uhci_isochronous_lost(struct bh_uhci *u); /* frames were, with what they may have held */
 
 /*
  * BH_FOUND_UNREADABLE: it cannot be read. An inactive one is filled in too. The control

@@ -247,7 +247,6 @@ static bool work(struct bh_uhci *u)
 
 static void begin_frame(struct bh_uhci *u)
 {
-	uhci_isochronous_retry(u, BH_MOMENT_OVER);
 	u->frames_begun++;
 	u->frames_run++;
 	u->counters.frames++;
@@ -264,9 +263,12 @@ static bool begin_frames(struct bh_uhci *u, uint64_t now)
 	uint64_t due = u->frames_due = frames_due(u, now);
 	bool progress = false;
 
+	if (u->frames_begun < due)
+		uhci_isochronous_retry(u, BH_MOMENT_OVER);
 	if (due - u->frames_begun > LATE_FRAMES) {
 		u->counters.frames_lost += due - u->frames_begun - LATE_FRAMES;
 		u->frames_begun = due - LATE_FRAMES;
+		uhci_isochronous_lost(u);
 	}
 	while (u->frames_begun < due && uhci_running(u)) {
 		u->counters.frames_late += u->frames_begun + 1 < due;
@@ -326,6 +328,7 @@ void bh_uhci_run(struct bh_uhci *u)
 	} else if (uhci_running(u)) {
 		u->frames_begun = u->frames_passed = frames_due(u, now); /* time goes on, nobody looks */
 		u->unfinished = u->again = false;
+		u->waiting_count = 0;
 	}
 	if (progress)
 		note_progress(u, now);
