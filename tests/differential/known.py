@@ -147,7 +147,7 @@ KNOWN = (
           (See("TD*.control", STATUS & ~ACTIVE, ANY, 0),)),
     Known("NAK Received", "set when a device had nothing to say", "not set: a descriptor that waits is not written to",
           "UHCI 3.2.2, bit 19, is with QEMU. Drivers do not look, and not writing leaves their cache lines alone",
-          ("plugging.*",), (See("TD*.control", NAK, NAK, 0, given=ACTIVE),)),
+          ("plugging.*", "hubs.*"), (See("TD*.control", NAK, NAK, 0, given=ACTIVE),)),
     Known("NAK of an earlier life in a descriptor that fails", "stays", "is replaced", "UHCI 3.2.2, bits 23:16",
           ("*",), (See("TD*.control", NAK, NAK, 0, given=TIMEOUT), See("TD*.control", NAK, NAK, 0, given=STALLED))),
     Known("Short packet detection outside of a queue", "is told to software", "is ignored",
@@ -203,6 +203,10 @@ KNOWN = (
            "bulk.zero_length_out"),
           (See("TD0.control", STATUS | ACTLEN, STALLED, ANY), See("QH0.element", 0xFFFF, 0x2000, 1),
            See("USBSTS", USBINT | ERROR, USBINT | ERROR, USBINT))),
+
+    Known("C_PORT_ENABLE of a hub", "set when a port is enabled, and when its device goes",
+          "never set: it tells of port errors, and there are none", "USB 11.24.2.7.2.2", ("hubs.*",),
+          (See("port: *", 0x20000, 0x20000, 0),)),
 
     # Ours to mend
     Known("IN packets after the short one that ends a control read", "are empty", "are answered with STALL",
