@@ -62,6 +62,11 @@ struct bh_uhci {
 	uint8_t sofmod;
 	uint16_t portsc[BH_UHCI_MAX_PORTS];
 	bool cause_ioc, cause_short; /* what USBSTS_USBINT stands for */
+	/*
+	 * An isochronous descriptor asked to tell of its end: at the end of the frame (3.2.2), for
+	 * drivers take it for ended only when the frame number has moved on.
+	 */
+	bool frame_ioc;
 
 	/* time */
 	uint64_t epoch_us;     /* when frame number frnum began */
@@ -121,7 +126,7 @@ void uhci_registers_reset(struct bh_uhci *u);
 void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t now);
 void uhci_port_reset_registers(struct bh_uhci *u); /* as after a host controller reset */
 void uhci_global_reset(struct bh_uhci *u);
-void uhci_global_suspend(struct bh_uhci *u, bool suspended);
+void uhci_global_suspend(struct bh_uhci *u); /* as USBCMD says */
 extern const struct bh_bus_upcalls uhci_bus_upcalls;
 
 /* td.c */

@@ -31,10 +31,7 @@ static uint64_t frame_due(const struct bh_uhci *u)
 /* Whoever waits for the interrupt would wait for ever: a driver looks for itself what was missed. */
 static void tell_missed(struct bh_uhci *u)
 {
-	if (u->current.td->control & TD_IOC) {
-		u->pending |= USBSTS_USBINT;
-		u->cause_ioc = true;
-	}
+	u->frame_ioc |= (u->current.td->control & TD_IOC) != 0;
 }
 
 static enum bh_answer offer(struct bh_uhci *u, enum bh_moment moment)
@@ -76,8 +73,6 @@ static void offer_in_frame(struct bh_uhci *u)
 enum td_result uhci_isochronous_execute(struct bh_uhci *u)
 {
 	u->active_frame = u->frames_run;
-	if (u->first_walk)
-		offer(u, u->frames_begun < u->frames_due ? BH_MOMENT_LATE : BH_MOMENT_NOW);
 	if (!u->first_walk)
 		return TD_WAITS; /* queued too late for this frame */
 	if (u->walked_frame != (unsigned)(u->frnum + u->frames_begun - 1))
