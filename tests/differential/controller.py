@@ -8,7 +8,7 @@ memory, so that they can be compared.
 import struct
 import time
 
-from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PR,
+from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PORTSC2, PR,
                   QUEUE, REGISTERS, RS, SETUP, USBCMD, USBINTR, USBSTS, token)
 
 ADDRESS = 5  # of the device under test
@@ -206,6 +206,8 @@ class Controller:
         self.until(lambda: not self.read(USBCMD) & HCRESET, "end of HCRESET")
         self.write(USBSTS, 0x1F)
         self.write(FRNUM, 0)
+        for register in (PORTSC1, PORTSC2):
+            self.write(register, PEC)
         self.forget()
 
     def run(self, interrupts=0xF):
