@@ -28,15 +28,15 @@ def image(path):
 
 
 @contextlib.contextmanager
-def machine(options=()):
-    """The two controllers in one QEMU, each with a disk of the same content."""
+def machine(kind):
+    """The two controllers in one QEMU, each with a disk of the same content; ours is of the kind given."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(lab.scratch("differential-"))
         # Not under build/: a socket's path has at most 107 characters.
         sockets = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-")))
         control, monitor = sockets / "control", sockets / "monitor"
         server = stack.enter_context(lab.BulkheadDisk(image(directory / "ours.img"),
-                                                      options=["--control", control, *options]))
+                                                      controller=kind, options=["--control", control]))
         address = {"path": str(server.socket), "type": "unix"}
         file = str(image(directory / "qemu.img")).replace(",", ",,")
         q = stack.enter_context(qtest.Qtest(sockets, [
@@ -57,8 +57,9 @@ def prepared():
 
 
 @pytest.fixture(scope="session")
-def pair(prepared):
-    with machine() as both:
+def pair(prepared, request):
+    """With batches as they are, unless a test asks for another kind of controller."""
+    with machine(getattr(request, "param", "uhci")) as both:
         yield both
 
 

@@ -6,7 +6,7 @@ It acts, and yields the name of a point at which both controllers are brought to
 
 import importlib
 
-SUBJECTS = ("registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "plugging")
+SUBJECTS = ("pci", "registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "plugging", "hubs")
 PROGRAMS = {}
 
 
