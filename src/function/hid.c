@@ -93,7 +93,7 @@ static struct hid *of_standard(struct bh_standard *s)
 	return bh_container_of(s, struct hid, standard);
 }
 
-/* --- the queue --------------------------------------------------------------------------------- */
+/* --- the queue ---------------------------------------------------------------------- */
 
 static struct bh_hid_event *queue_first(struct queue *q)
 {
@@ -111,7 +111,7 @@ static void queue_append(struct queue *q, const struct bh_hid_event *e)
 	q->events[(q->first + q->count++) % q->size] = *e;
 }
 
-/* --- idle repetition (7.2.4) --------------------------------------------------------------------- */
+/* --- idle repetition (7.2.4) -------------------------------------------------------- */
 
 static uint64_t now_ms(void)
 {
@@ -159,7 +159,7 @@ static void set_idle(struct hid *h, uint8_t idle)
 	}
 }
 
-/* --- reports ---------------------------------------------------------------------------------------- */
+/* --- reports ------------------------------------------------------------------------ */
 
 /* Takes what one report can show of a way that is left. */
 static int8_t step(int16_t *left, int steps)
@@ -257,7 +257,7 @@ static void end_transfers(struct hid *h, enum bh_status status)
 	}
 }
 
-/* --- input --------------------------------------------------------------------------------------------- */
+/* --- input -------------------------------------------------------------------------- */
 
 static void wake(struct hid *h)
 {
@@ -356,7 +356,7 @@ static void feed_log(void *owner, const char *text, bool bad_line)
 		h->log(h->log_data, text);
 }
 
-/* --- class requests (7.2) ------------------------------------------------------------------------------- */
+/* --- class requests (7.2) ----------------------------------------------------------- */
 
 enum {
 	GET_INTERFACE_DESCRIPTOR = BH_REQUEST(0x81, 6),
@@ -468,7 +468,7 @@ static void control(struct hid *h, struct bh_transfer *t)
 	}
 }
 
-/* --- the device -------------------------------------------------------------------------------------------- */
+/* --- the device --------------------------------------------------------------------- */
 
 static void hid_submit(struct bh_device *device, struct bh_transfer *t)
 {
@@ -527,7 +527,7 @@ static void endpoint_halted(struct bh_standard *s, uint8_t endpoint, bool halted
 		end_transfers(of_standard(s), BH_STALL);
 }
 
-/* --- the end ------------------------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 static void part_closed(struct hid *h)
 {
@@ -577,7 +577,7 @@ static void hid_destroy(struct bh_device *device)
 	bh_hid_close(device, NULL, NULL);
 }
 
-/* --- what can be asked ------------------------------------------------------------------------------------------ */
+/* --- what can be asked -------------------------------------------------------------- */
 
 static const char *const kind_names[] = {
 	[BH_HID_KEYBOARD] = "keyboard",
@@ -619,7 +619,7 @@ struct bh_hid_counters bh_hid_counters(const struct bh_device *device)
 	return c;
 }
 
-/* --- creation ------------------------------------------------------------------------------------------------------ */
+/* --- creation ----------------------------------------------------------------------- */
 
 static int invalid(char *error, size_t error_size, const char *what)
 {

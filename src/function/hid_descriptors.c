@@ -11,7 +11,7 @@
 
 #define HID_DESCRIPTOR_AT (9 + 9) /* in the configuration */
 
-/* --- report descriptors (HID 6.2.2) ---------------------------------------------------------- */
+/* --- report descriptors (HID 6.2.2) ------------------------------------------------- */
 
 /* As appendix B.1 has it, but for the keys: all usages there are, not only the first 101. */
 static const uint8_t keyboard_descriptor[] = {
@@ -130,7 +130,7 @@ static void choose_report_descriptor(struct bh_hid_descriptors *d, enum bh_hid_k
 	}
 }
 
-/* --- the others --------------------------------------------------------------------------- */
+/* --- the others --------------------------------------------------------------------- */
 
 /* Low speed is as it was when there was no other: USB 1.1. */
 static void make_device(struct bh_hid_descriptors *d, enum bh_hid_kind kind, enum bh_speed speed)

@@ -9,7 +9,7 @@
 #define KEYS               6u    /* in a keyboard's report */
 #define ERROR_ROLL_OVER    0x01u /* in place of each key where more are down */
 
-/* --- state ------------------------------------------------------------------------------ */
+/* --- state -------------------------------------------------------------------------- */
 
 static unsigned find(const struct bh_hid_state *s, uint8_t code)
 {
@@ -66,7 +66,7 @@ bool bh_hid_apply(struct bh_hid_state *s, const struct bh_hid_event *e)
 	return false;
 }
 
-/* --- reports (HID, appendix B) ------------------------------------------------------------ */
+/* --- reports (HID, appendix B) ------------------------------------------------------ */
 
 static size_t keyboard_report(const struct bh_hid_state *s, uint8_t *p)
 {

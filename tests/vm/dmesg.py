@@ -31,6 +31,6 @@ UNPLUGGED = re.compile(r"Synchronize Cache\(10\) failed: Result: hostbyte=DID_(N
 def complaints(lines, part, expected=None):
     """The bad lines of a part of the log, which has to be there."""
     said = [line for line in lines if line.startswith(part + " ")]
-    assert any(line.endswith(f"end of {part}") for line in said), f"the kernel's log of {part} is not there, or not whole"
+    assert any(line.endswith(f"end of {part}") for line in said), f"{part}: the kernel's log is not whole"
     return [line for line in said
             if BAD.search(line) and OURS.search(line) and not (expected and expected.search(line))]

@@ -10,6 +10,7 @@ import pytest
 
 MIB = 1 << 20
 LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+KINDS = {"msi": "", "intx": "pci=nomsi"}
 SERIALS = ("BA5EBA110001", "BA5EBA110002")
 
 SCRIPT = dmesg.MESSAGES + """
@@ -48,7 +49,7 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(scope="module", params=["msi", "intx"])
+@pytest.fixture(scope="module", params=KINDS)
 def two(request):
     """One boot: what the guest said, both images, and how both disks moved while the guest was at it."""
     controller = os.environ.get("LAB_CONTROLLER", "bulkhead")
@@ -68,7 +69,7 @@ def two(request):
 
             run = lab.run_guest(f"MB={mib} SERIALS='{' '.join(SERIALS)}'\n{SCRIPT}", [first, second],
                                 name=f"two-{request.param}", timeout=600 if LONG else 120,
-                                kernel_options="pci=nomsi" if request.param == "intx" else "",
+                                kernel_options=f"usb_storage.delay_use=0 {KINDS[request.param]}",
                                 answers={"look": look}, on_line=lines.append)
             look()
         after = [image.read_bytes() for image in images]
