@@ -7,7 +7,7 @@ It acts, and yields the name of a point at which both controllers are brought to
 import importlib
 
 SUBJECTS = ("pci", "registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "plugging", "hubs",
-            "isochronous")
+            "keyboard", "isochronous")
 PROGRAMS = {}
 
 

@@ -1,7 +1,7 @@
 """Isochronous OUT, a descriptor for each frame: a loudspeaker of QEMU's, and our device that takes anything.
 
-A controller on a busy machine may come too late for a frame, and leaves its descriptor for the next lap of
-the list; so it is the end of it all that is compared.
+A controller on a busy machine may come too late for a frame, and leaves its descriptor as it is. So each
+has its turn in every 64th frame, and it is the end of it all that is compared.
 """
 
 from programs import program
@@ -30,10 +30,14 @@ def sends(c, number, link=END, length=FRAME, flags=ACTIVE):
          flags=flags | IOS, cerr=0)
 
 
+def in_turn(c, number):
+    c.frame(c.to_td(number), range(number + 4, 1024, 64))
+
+
 def frames(c, numbers, **more):
     for number in numbers:
         sends(c, number, **more)
-        c.frame(c.to_td(number), [number + 4])
+        in_turn(c, number)
 
 
 @program
@@ -49,7 +53,7 @@ def the_last_one_interrupts(c):
     listener(c)
     frames(c, range(7))
     sends(c, 7, flags=ACTIVE | IOC)
-    c.frame(c.to_td(7), [11])
+    in_turn(c, 7)
     c.write(USBCMD, RS)
     yield "sent"
     c.write(USBCMD, 0)
@@ -62,7 +66,7 @@ def lengths(c):
     listener(c)
     for number, length in enumerate((4, 44, 180, 0, 1, 192)):
         sends(c, number, length=length)
-        c.frame(c.to_td(number), [number + 4])
+        in_turn(c, number)
     c.write(USBCMD, RS)
     yield "sent"
 
@@ -84,7 +88,7 @@ def before_a_queue(c):
     c.frame(c.to_qh(0))
     for number in range(4):
         sends(c, number, link=c.to_qh(0))
-        c.frame(c.to_td(number), [number + 4])
+        in_turn(c, number)
     c.write(USBCMD, RS)
     yield "both"
 
@@ -96,7 +100,7 @@ def two_in_a_frame(c):
     for number in range(3):
         sends(c, number, link=c.to_td(100 + number))
         c.td(100 + number, END, IN, 8, NOBODY, 1, flags=ACTIVE | IOS, cerr=0)
-        c.frame(c.to_td(number), [number + 4])
+        in_turn(c, number)
     c.write(USBCMD, RS)
     yield "all"
 
