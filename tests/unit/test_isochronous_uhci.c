@@ -269,6 +269,8 @@ static void every_outcome_bit_by_bit(void **state)
 		link_td(0, 1, keep | TD_STATUS, cases[i].pid, cases[i].length);
 		run();
 		frames(1);
+		assert_int_equal(inw(USBSTS), cases[i].error ? USBSTS_ERROR : 0);
+		frames(1);
 		assert_control(0, TD_IOS | keep | cases[i].control | ((cases[i].moved - 1) & TD_ACTLEN));
 		frames(1); /* an interrupt that is asked for comes when the frame is over */
 		assert_int_equal(inw(USBSTS), (ioc ? USBSTS_USBINT : 0) | (cases[i].error ? USBSTS_ERROR : 0));
@@ -278,6 +280,8 @@ static void every_outcome_bit_by_bit(void **state)
 
 /* Not before: until the frame number has moved on, a driver takes the descriptor for one under way. */
 static void interrupt_comes_at_the_end_of_its_frame(void **state)
+/* At its frame's end: for drivers it has not ended before. */
+static void interrupt_comes_with_its_frame(void **state)
 {
 	(void)state;
 	link_all(0, 8, 1, OUT, 8);
@@ -285,6 +289,8 @@ static void interrupt_comes_at_the_end_of_its_frame(void **state)
 	run();
 	pass_us(7900);
 	assert_int_equal(inw(FRNUM), 7);
+	frames(7);
+	assert_control(7, TD_IOS | TD_IOC | 7);
 	assert_false(guest.line);
 	pass_us(100);
 	assert_true(guest.line);
@@ -308,6 +314,7 @@ static void answer_within_the_frame_is_in_time(void **state)
 	pass_us(10);
 	assert_control(0, TD_IOS | TD_IOC | (STREAM_PACKET - 1));
 	assert_int_equal(inw(FRNUM), 3);
+	assert_false(guest.line);
 	frames(1);
 	assert_true(guest.line);
 }
