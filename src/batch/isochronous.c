@@ -304,7 +304,7 @@ void bh_isochronous_reset(struct bh_isochronous *s)
 static struct bh_isochronous *find_silent(const struct bh_engine *e)
 {
 	bh_list_each(s, &e->streams, struct bh_isochronous, link)
-		if (!empty(s) && e->frame - s->offered_frame > e->config.withdrawn_frames + BH_ISOCHRONOUS_GAP)
+		if (!empty(s) && e->frame - s->offered_frame > (uint64_t)e->config.withdrawn_frames + BH_ISOCHRONOUS_GAP)
 			return s;
 	return NULL;
 }
