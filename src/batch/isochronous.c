@@ -14,9 +14,6 @@
 
 #include "internal.h"
 
-/* A host that needs longer than this is no source of isochronous data. */
-#define LONGEST_LAG BH_ISOCHRONOUS_WINDOW
-
 /* So many misses in a row, and the host has become slower: the lag is settled anew. */
 #define MISSES_SETTLE_ANEW 8u
 
@@ -26,8 +23,8 @@
 /* So many in a row that are not what was gathered, and the guest has taken back all of it. */
 #define CHANGED_AT_ONCE 8u
 
-/* Where memory is short: enough for one packet at a time to go on. */
-#define SMALLEST_WINDOW 2u
+/* Where memory is short: one packet at a time, which every stream may always have. */
+#define SMALLEST_WINDOW 1u
 
 void bh_isochronous_init(struct bh_isochronous *s, struct bh_engine *e, const struct bh_isochronous_ops *ops, bool in,
                          uint32_t max_packet)
@@ -208,8 +205,7 @@ static void take_more(struct bh_isochronous *s, struct bh_isochronous_batch *b, 
 	/* In one piece of memory: a batch ends where the window does. */
 	while (room(s) && b->count < BH_MAX(longest_batch(s), 1u) && (!b->count || s->tail % s->window) &&
 	       source->ops->next(source, &d, &next) == BH_FOUND) {
-		if (bh_frame_of(&next) < bh_frame_of(&d) || bh_frame_of(&next) > s->frame + frames_ahead(s->engine) ||
-		    (!s->in && next.length > s->max_packet) || is_gathered(s, &next) || !take(s, b, &next))
+		if ((!s->in && next.length > s->max_packet) || is_gathered(s, &next) || !take(s, b, &next))
 			return;
 		d = next;
 	}
@@ -334,8 +330,6 @@ static void settle_lag(struct bh_isochronous *s, const struct bh_isochronous_bat
 {
 	uint64_t asked = appointment(s, b->first)->frame, late = now(s) > asked ? now(s) - asked + 1 : 0;
 
-	if (b->first < s->head || late > LONGEST_LAG)
-		return; /* nobody waits for this one any more; or nobody would for the next */
 	s->lag = (uint32_t)late;
 	s->lag_known = true;
 	s->misses = 0;
@@ -522,7 +516,7 @@ static void bring_forward(struct bh_isochronous *s)
 static enum bh_answer offer_in(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
 {
 	if (!s->lag_known && !bh_isochronous_running(s))
-		drop_all(s); /* all of it came too late to tell how late */
+		drop_all(s); /* and there is nothing to come that would tell it */
 	while (stale(s))
 		drop(s);
 	if (moment == BH_MOMENT_NOW && empty(s))
