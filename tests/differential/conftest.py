@@ -43,6 +43,7 @@ def machine(kind):
             "-device", f"piix3-usb-uhci,id=uhci,addr={QEMU_SLOT}",
             "-drive", f"if=none,id=disk,format=raw,file={file}",
             "-device", "usb-storage,bus=uhci.0,port=1,drive=disk",
+            "-audiodev", "none,id=silence",
             "-qmp", f"unix:{monitor},server=on,wait=off",
             "-device", json.dumps({"driver": "vfio-user-pci", "addr": str(OUR_SLOT), "socket": address})]))
         yield (controller.QemuUhci(q, QEMU_SLOT, 0xC000, 1 << 20, hands.QemuHands(monitor)),

@@ -222,15 +222,15 @@ class Controller:
         self.write(register, 0)
         self.write(register, PE | CSC | PEC)
 
-    def configure(self, address=ADDRESS, port=0):
-        """The device at the port is reset, gets its address and its first configuration."""
+    def configure(self, address=ADDRESS, port=0, configuration=1):
+        """The device at the port is reset, gets its address and a configuration."""
         self.enable_port(port)
-        self.address(address)
+        self.address(address, configuration)
 
-    def address(self, address):
-        """The device at address 0 gets another one, and its first configuration."""
+    def address(self, address, configuration=1):
+        """The device at address 0 gets another one, and a configuration."""
         requests = [(0, struct.pack("<BBHHH", 0x00, 5, address, 0, 0)),
-                    (address, struct.pack("<BBHHH", 0x00, 9, 1, 0, 0))]
+                    (address, struct.pack("<BBHHH", 0x00, 9, configuration, 0, 0))]
         packets = [(pid, target, length, setup) for target, setup in requests for pid, length in ((SETUP, 8), (IN, 0))]
         first, setups = OWN, OWN + 0x800
         for number, (pid, target, length, setup) in enumerate(packets):

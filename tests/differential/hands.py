@@ -44,7 +44,9 @@ class Channel:
 
 
 class QemuHands:
-    DEVICES = {"keyboard": {"driver": "usb-kbd"}, "hub": {"driver": "usb-hub", "ports": 4, "port-power": True}}
+    DEVICES = {"keyboard": {"driver": "usb-kbd"}, "hub": {"driver": "usb-hub", "ports": 4, "port-power": True},
+               "listener": {"driver": "usb-audio", "audiodev": "silence"}}
+    LISTENER = (1, 1, 1)  # configuration, interface and endpoint of what takes isochronous packets
 
     def __init__(self, path):
         self.channel = Channel(path)
@@ -62,7 +64,9 @@ class QemuHands:
 
 
 class OurHands:
-    DEVICES = {"keyboard": "hid,kind=keyboard", "hub": "hub,ports=4"}
+    DEVICES = {"keyboard": "hid,kind=keyboard", "hub": "hub,ports=4",
+               "listener": "zero,pattern=2,iso-interval=1"}
+    LISTENER = (3, 0, 2)
 
     def __init__(self, path):
         self.channel = Channel(path)

@@ -153,7 +153,7 @@ KNOWN = (
           (See("TD*.control", STATUS & ~ACTIVE, ANY, 0),)),
     Known("NAK Received", "set when a device had nothing to say", "not set: a descriptor that waits is not written to",
           "UHCI 3.2.2, bit 19, is with QEMU. Drivers do not look, and not writing leaves their cache lines alone",
-          ("plugging.*", "hubs.*"), (See("TD*.control", NAK, NAK, 0, given=ACTIVE),)),
+          ("plugging.*", "hubs.*", "keyboard.*"), (See("TD*.control", NAK, NAK, 0, given=ACTIVE),)),
     Known("NAK of an earlier life in a descriptor that fails", "stays", "is replaced", "UHCI 3.2.2, bits 23:16",
           ("*",), (See("TD*.control", NAK, NAK, 0, given=TIMEOUT), See("TD*.control", NAK, NAK, 0, given=STALLED))),
     Known("Short packet detection outside of a queue", "is told to software", "is ignored",

@@ -1,41 +1,25 @@
 """A hub in port 2, with four ports: what its driver asks and sees, and a keyboard behind it."""
 
 from programs import program
-from programs.parts import GET_CONFIGURATION, control, request
+from programs.parts import GET_CONFIGURATION, ask, control, request
 from uhci import ACTIVE, CSC, EGSM, END, IN, IOC, PE, PORTSC2, RS, SETUP, SUSP, USBCMD, USBSTS
 
 HUB, KEYBOARD = 7, 6  # addresses
 CHANGES = 1  # the hub's endpoint
 ENABLE, SUSPEND, RESET, POWER, C_CONNECTION, C_ENABLE, C_SUSPEND, C_RESET = 1, 2, 4, 8, 16, 17, 18, 20
-WORK = 240  # descriptors from here on serve requests
-
-
-def ask(c, setup, address=HUB, length=0):
-    """One request, done at once. Returns its data."""
-    control(c, WORK, setup, address=address, masked=True, last=0)
-    c.qh(100, element=c.to_td(WORK))
-    c.frame(c.to_qh(100))
-    c.until(lambda: c.first_of(100) is None, f"end of {setup.hex()}")
-    c.frame(END)
-    c.pass_frames(1)
-    data = c.get_bytes(0x80 * (WORK + 1), length)
-    for number in range(3 if length else 2):
-        del c.descriptors[WORK + number]
-    del c.queues[100]
-    return data
 
 
 def set_feature(c, feature, port):
-    ask(c, request(0x23, 3, feature, port))
+    ask(c, request(0x23, 3, feature, port), HUB)
 
 
 def clear_feature(c, feature, port):
-    ask(c, request(0x23, 1, feature, port))
+    ask(c, request(0x23, 1, feature, port), HUB)
 
 
 def status(c, label, port):
     """wPortStatus, and wPortChange above it, both as a driver sees them."""
-    c.note(f"port: {label}", int.from_bytes(ask(c, request(0xA3, 0, 0, port, 4), length=4), "little"))
+    c.note(f"port: {label}", int.from_bytes(ask(c, request(0xA3, 0, 0, port, 4), HUB, length=4), "little"))
 
 
 def hub(c, power=True):
@@ -81,7 +65,7 @@ def changes(c, number, flags=ACTIVE | IOC):
 @program
 def descriptor(c):
     hub(c)
-    data = ask(c, request(0xA0, 6, 0x2900, 0, 9), length=9)
+    data = ask(c, request(0xA0, 6, 0x2900, 0, 9), HUB, length=9)
     for at, label in enumerate(("bLength", "bDescriptorType", "bNbrPorts", "characteristics", None, "bPwrOn2PwrGood",
                                 "bHubContrCurrent", "DeviceRemovable", "PortPwrCtrlMask")):
         if label:
@@ -92,7 +76,7 @@ def descriptor(c):
 @program
 def status_of_hub(c):
     hub(c)
-    c.note("hub", ask(c, request(0xA0, 0, 0, 0, 4), length=4))
+    c.note("hub", ask(c, request(0xA0, 0, 0, 0, 4), HUB, length=4))
     yield "read"
 
 
@@ -332,8 +316,8 @@ def a_feature_that_there_is_not(c):
 @program
 def hub_features(c):
     hub(c)
-    ask(c, request(0x20, 1, 0, 0))
-    ask(c, request(0x20, 1, 1, 0))
+    ask(c, request(0x20, 1, 0, 0), HUB)
+    ask(c, request(0x20, 1, 1, 0), HUB)
     control(c, 0, request(0x20, 1, 2, 0), address=HUB)
     c.qh(0, element=c.to_td(0))
     c.frame(c.to_qh(0))
@@ -348,8 +332,8 @@ def a_hub_that_is_reset(c):
     set_feature(c, POWER, 1)
     c.pass_frames(10)
     status(c, "port 1", 1)
+    clean(c)
     c.td(0, END, SETUP, 8, KEYBOARD, data=GET_CONFIGURATION)
     c.qh(0, element=c.to_td(0))
     c.frame(c.to_qh(0))
-    clean(c)
     yield "silent"
