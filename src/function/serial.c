@@ -44,6 +44,7 @@ struct serial {
 	bool told;        /* what the guest believes: is there another side? */
 	bool interrupted; /* it was away since, if only for a moment */
 	struct bh_list out, in, notifications; /* transfers that wait, by device_link */
+	bool unended; /* the last packet to the guest was full: it does not know yet that there is no more */
 	bool pumping, again;
 	uint64_t from_guest, to_guest, breaks;
 
@@ -120,12 +121,16 @@ static void take_out(struct serial *s)
 	}
 }
 
-/* What there is, at once: a transfer ends with it, full or not. */
+/*
+ * What there is, at once: a transfer ends with it, full or not. After a full packet with nothing
+ * behind it comes an empty one (USB 2.0, 5.8.3), or a driver that left room for more would keep
+ * what it has until there is more.
+ */
 static void give_in(struct serial *s)
 {
 	struct bh_transfer *t;
 
-	while ((t = first(&s->in)) && (s->line->to_guest.used || t->length == 0)) {
+	while ((t = first(&s->in)) && (s->line->to_guest.used || s->unended || t->length == 0)) {
 		struct iovec spans[2];
 		unsigned count = bh_ring_data(&s->line->to_guest, spans);
 
@@ -137,6 +142,8 @@ static void give_in(struct serial *s)
 		}
 		bh_ring_consume(&s->line->to_guest, t->actual);
 		s->to_guest += t->actual;
+		s->unended = t->actual && t->actual == t->length && t->actual % DATA_MAX_PACKET == 0 &&
+		             !s->line->to_guest.used;
 		end(t, BH_SUCCESS);
 	}
 }
@@ -328,6 +335,7 @@ static void serial_changed(struct bh_standard *standard, int interface)
 	if (interface != COMMUNICATIONS) {
 		end_all(&s->out, BH_CANCELLED);
 		end_all(&s->in, BH_CANCELLED);
+		s->unended = false;
 	}
 	if (interface != DATA) {
 		end_all(&s->notifications, BH_CANCELLED);
