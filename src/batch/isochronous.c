@@ -139,8 +139,16 @@ static uint32_t room(const struct bh_isochronous *s)
 
 /* --- gathering ---------------------------------------------------------------------------- */
 
+static uint32_t frames_ahead(const struct bh_engine *e)
+{
+	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
+}
+
+/* Packet at a time means what it says: the next when the last one has ended. */
 static struct bh_isochronous_batch *idle_batch(struct bh_isochronous *s)
 {
+	if (!frames_ahead(s->engine) && bh_isochronous_running(s))
+		return NULL;
 	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
 		if (!s->batches[i].running)
 			return &s->batches[i];
@@ -179,11 +187,6 @@ static bool take(struct bh_isochronous *s, struct bh_isochronous_batch *b, const
 	s->tail++;
 	b->count++;
 	return true;
-}
-
-static uint32_t frames_ahead(const struct bh_engine *e)
-{
-	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
 }
 
 static uint32_t longest_batch(const struct bh_isochronous *s)
@@ -233,7 +236,7 @@ static bool gather(struct bh_isochronous *s, const struct bh_descriptor *head, c
 	b->count = 0;
 	if (head && !take(s, b, head))
 		return false;
-	if (frames_ahead(s->engine))
+	if (frames_ahead(s->engine) && !s->looked)
 		take_more(s, b, head ? head : after);
 	if (b->count)
 		issue(s, b);
@@ -249,15 +252,15 @@ static void look_ahead(struct bh_isochronous *s, const struct bh_descriptor *now
 
 	if (!ahead || s->looked)
 		return;
-	s->looked = true;
 	do {
 		bool known = s->gathered && bh_frame_of(&s->last) >= s->frame;
 
 		if (known && bh_frame_of(&s->last) - s->frame > ahead / 2)
-			return;
+			break;
 		before = s->tail;
 		gather(s, NULL, known ? &s->last : now);
 	} while (s->tail != before && s->resets == resets); /* the device may have gone at that */
+	s->looked = true;
 }
 
 /* --- letting go ------------------------------------------------------------------------------ */
@@ -424,7 +427,7 @@ static bool leads_to_gathered(const struct bh_isochronous *s, const struct bh_de
 static bool send_now(struct bh_isochronous *s, const struct bh_descriptor *d)
 {
 	/* What is on its way for later frames must not be overtaken; but the guest may have withdrawn all of it. */
-	if (!empty(s) && !leads_to_gathered(s, d))
+	if (!empty(s) && !s->looked && !leads_to_gathered(s, d))
 		let_go(s, BH_CANCEL_CHANGED);
 	return !empty(s) || gather(s, d, NULL);
 }

@@ -382,7 +382,7 @@ static const uint8_t device_descriptor[] = {
 	BH_LE16(0x0200), /* bcdUSB */
 	2, 0, 0,         /* communications */
 	64,
-	BH_LE16(0x1209), BH_LE16(0x0003), /* pid.codes, for tests */
+	BH_LE16(0x1209), BH_LE16(0x0006), /* pid.codes, for tests */
 	BH_LE16(0x0100),
 	1, 2, 0, /* strings */
 	1,

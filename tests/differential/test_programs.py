@@ -8,14 +8,19 @@ import known
 from programs import PROGRAMS
 
 TABLE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "conformance-uhci.md"
+KINDS = ("uhci", "uhci,batch=off", "uhci,pace=bus")
+
+of_every_kind = pytest.mark.parametrize("pair", KINDS, indirect=True, scope="session")
 
 
+@of_every_kind
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_guest_sees_the_same(comparison, name):
     found = comparison.run(name, PROGRAMS[name])
     assert not found, "\n".join(map(str, found))
 
 
+@of_every_kind
 def test_every_known_difference_was_seen(comparison):
     """An entry that explains nothing any more hides what comes next."""
     if comparison.ran != set(PROGRAMS):

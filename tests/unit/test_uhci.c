@@ -166,6 +166,7 @@ static void global_reset_stays_until_cleared(void **state)
 	(void)state;
 	outw(USBCMD, USBCMD_GRESET);
 	assert_int_equal(inw(USBCMD), USBCMD_GRESET);
+	assert_int_equal(inw(PORTSC), PORTSC_ONE | PORTSC_CCS | PORTSC_CSC | PORTSC_DP); /* as after power-on */
 	assert_int_equal(device.resets, resets + 1);
 	outw(USBCMD, 0);
 	assert_int_equal(inw(USBCMD), 0);

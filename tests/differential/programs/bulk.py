@@ -2,7 +2,7 @@
 
 from programs import program
 from programs.parts import (BULK_IN, BULK_OUT, GET_CONFIGURATION, PACKET, attentive, cbw, chain, command, control, inquiry,
-                            packets_in, packets_out, read_blocks, read_capacity, request, request_sense,
+                            packets_in, packets_out, read_blocks, read_capacity, request,
                             test_unit_ready, write_blocks)
 from uhci import ACTIVE, DEPTH, END, IN, IOC, OUT, SPD, USBSTS
 

@@ -1,7 +1,7 @@
 """Registers: values after reset, what can be written, what clears by writing 1, sizes of accesses."""
 
 from programs import program
-from uhci import (CF, EGSM, FGR, FRBASEADD, FRNUM, GRESET, HALTED, HCRESET, IOC, MAXP, ON_CRC, ON_IOC, ON_RESUME,
+from uhci import (CF, EGSM, FGR, FRBASEADD, FRNUM, GRESET, HALTED, HCRESET, MAXP, ON_CRC, ON_IOC, ON_RESUME,
                   ON_SHORT, REGISTERS, RS, SOFMOD, SWDBG, USBCMD, USBINTR, USBSTS)
 
 
