@@ -1029,6 +1029,8 @@ static void test_cancelled_at_once_nothing_moved(void **state)
 		assert_int_equal(f[i].transfer.actual, 0);
 		assert_false(f[4].done);
 	}
+	bh_device_cancel(d, &f[4].transfer);
+	assert_true(f[4].done);
 	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 0);
 	assert_int_equal(bh_zero_counters(d).bulk.packets_in, 0);
 }
