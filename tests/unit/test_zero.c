@@ -1035,6 +1035,27 @@ static void test_cancelled_at_once_nothing_moved(void **state)
 	assert_int_equal(bh_zero_counters(d).bulk.packets_in, 0);
 }
 
+/* The loop has not come to it yet; it reached its own outcome first. */
+static void test_cancelled_after_its_time_all_moved(void **state)
+{
+	struct flight in, out;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, 1000);
+	memset(data, 0, 256);
+	launch(d, &in, IN, BH_BULK, back, 256);
+	launch(d, &out, OUT, BH_BULK, data, 200);
+	uv_sleep(5);
+	bh_device_cancel(d, &in.transfer);
+	bh_device_cancel(d, &out.transfer);
+	assert_int_equal(in.status, BH_SUCCESS);
+	assert_int_equal(in.transfer.actual, 256);
+	assert_int_equal(out.status, BH_SUCCESS);
+	assert_int_equal(out.transfer.actual, 200);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_in, 4);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 4);
+}
+
 /* One behind another does not overtake it. */
 static void test_of_several_only_the_first_moves(void **state)
 {
@@ -1253,6 +1274,7 @@ int main(void)
 		TEST_DELAYED(test_what_is_brought_inside_done_is_delayed_too),
 		TEST_DELAYED(test_a_delayed_transfer_that_is_cancelled_moved_in_part),
 		TEST_DELAYED(test_cancelled_at_once_nothing_moved),
+		TEST_DELAYED(test_cancelled_after_its_time_all_moved),
 		TEST_DELAYED(test_of_several_only_the_first_moves),
 		TEST_DELAYED(test_a_bad_packet_among_what_moved_stalls),
 		TEST_DELAYED(test_a_bad_packet_halts_what_was_sent_after_it),
