@@ -167,8 +167,8 @@ def test_what_comes_after_unlinks_is_right(delayed, test):
 
 
 def test_unlinks_did_cancel_batches_in_flight(delayed):
-    # 50 of each of tests 11 and 12 with either pattern; of 24, one URB of many, which may be another's turn.
-    assert delayed.engine["cancels"]["withdrawn"] > 100, delayed.engine["cancels"]
+    # Of 300 unlinks. Some come between two transfers, and a transfer of 2 ms may end before anybody notices.
+    assert delayed.engine["cancels"]["withdrawn"] > 10, delayed.engine["cancels"]
     assert delayed.engine["ahead_bytes"] > 0, "of an OUT"
     assert delayed.engine["kept_bytes"] > 0, "of an IN"
 
