@@ -139,8 +139,16 @@ static uint32_t room(const struct bh_isochronous *s)
 
 /* --- gathering ---------------------------------------------------------------------------- */
 
+static uint32_t frames_ahead(const struct bh_engine *e)
+{
+	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
+}
+
+/* Packet at a time means what it says: the next when the last one has ended. */
 static struct bh_isochronous_batch *idle_batch(struct bh_isochronous *s)
 {
+	if (!frames_ahead(s->engine) && bh_isochronous_running(s))
+		return NULL;
 	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
 		if (!s->batches[i].running)
 			return &s->batches[i];
@@ -179,11 +187,6 @@ static bool take(struct bh_isochronous *s, struct bh_isochronous_batch *b, const
 	s->tail++;
 	b->count++;
 	return true;
-}
-
-static uint32_t frames_ahead(const struct bh_engine *e)
-{
-	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
 }
 
 static uint32_t longest_batch(const struct bh_isochronous *s)
