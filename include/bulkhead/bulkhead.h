@@ -49,6 +49,7 @@ extern "C" {
 #include <function/disk.h>
 #include <function/hid.h>
 #include <function/hub.h>
+#include <function/serial.h>
 #include <function/zero.h>
 #include <guest/guest.h>
 #include <guest/memory.h>

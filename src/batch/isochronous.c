@@ -14,9 +14,6 @@
 
 #include "internal.h"
 
-/* Frames without an offer, beyond those gathered, after which nobody wants the rest. */
-#define SILENT_FRAMES BH_ISOCHRONOUS_WINDOW
-
 /* A host that needs longer than this is no source of isochronous data. */
 #define LONGEST_LAG BH_ISOCHRONOUS_WINDOW
 
@@ -80,6 +77,13 @@ static void free_window(struct bh_isochronous *s)
 	s->window = 0;
 }
 
+/* What nobody uses any more need not be kept for later. */
+static void release_window(struct bh_isochronous *s)
+{
+	if (empty(s) && !bh_isochronous_running(s))
+		free_window(s);
+}
+
 static bool allocate_window(struct bh_isochronous *s)
 {
 	const struct bh_engine *e = s->engine;
@@ -135,12 +139,29 @@ static uint32_t room(const struct bh_isochronous *s)
 
 /* --- gathering ---------------------------------------------------------------------------- */
 
+static uint32_t frames_ahead(const struct bh_engine *e)
+{
+	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
+}
+
+/* Packet at a time means what it says: the next when the last one has ended. */
 static struct bh_isochronous_batch *idle_batch(struct bh_isochronous *s)
 {
+	if (!frames_ahead(s->engine) && bh_isochronous_running(s))
+		return NULL;
 	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++)
 		if (!s->batches[i].running)
 			return &s->batches[i];
 	return NULL;
+}
+
+/* Is the descriptor gathered already, for another frame or this one? Lists may cross. */
+static bool is_gathered(const struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	for (uint64_t i = s->head; i < s->tail; i++)
+		if (appointment(s, i)->id == d->id && appointment(s, i)->frame >= s->frame)
+			return true;
+	return false;
 }
 
 /* Takes one more into the batch. False: its bytes cannot be read. */
@@ -157,19 +178,22 @@ static bool take(struct bh_isochronous *s, struct bh_isochronous_batch *b, const
 		.status = BH_NO_RESPONSE,
 	};
 	*appointment(s, i) = (struct bh_appointment){
-		.frame = bh_frame_of(d), .id = d->id, .buffer = d->buffer, .token = d->token,
+		.frame = bh_frame_of(d), .id = d->id,
 	};
-	if (bh_frame_of(d) > bh_frame_of(&s->last))
-		s->interval = (uint32_t)BH_MIN(bh_frame_of(d) - bh_frame_of(&s->last), BH_ISOCHRONOUS_WINDOW);
+	if (s->gathered && bh_frame_of(d) > bh_frame_of(&s->last))
+		s->interval = (uint32_t)BH_MIN(bh_frame_of(d) - bh_frame_of(&s->last), BH_ISOCHRONOUS_GAP);
+	s->gathered = true;
 	s->last = *d;
 	s->tail++;
 	b->count++;
 	return true;
 }
 
-static uint32_t frames_ahead(const struct bh_engine *e)
+static uint32_t longest_batch(const struct bh_isochronous *s)
 {
-	return e->config.max_batch_descriptors > 1 ? e->config.isochronous_frames : 0;
+	const struct bh_engine_config *c = &s->engine->config;
+
+	return BH_MIN(BH_MIN(c->max_batch_descriptors, c->max_batch_bytes / s->max_packet), LONGEST_BATCH);
 }
 
 /* What follows the last one taken. */
@@ -179,10 +203,10 @@ static void take_more(struct bh_isochronous *s, struct bh_isochronous_batch *b, 
 	struct bh_descriptor d = *after, next;
 
 	/* In one piece of memory: a batch ends where the window does. */
-	while (room(s) && b->count < LONGEST_BATCH && (!b->count || s->tail % s->window) &&
+	while (room(s) && b->count < BH_MAX(longest_batch(s), 1u) && (!b->count || s->tail % s->window) &&
 	       source->ops->next(source, &d, &next) == BH_FOUND) {
 		if (bh_frame_of(&next) < bh_frame_of(&d) || bh_frame_of(&next) > s->frame + frames_ahead(s->engine) ||
-		    (!s->in && next.length > s->max_packet) || !take(s, b, &next))
+		    (!s->in && next.length > s->max_packet) || is_gathered(s, &next) || !take(s, b, &next))
 			return;
 		d = next;
 	}
@@ -212,65 +236,92 @@ static bool gather(struct bh_isochronous *s, const struct bh_descriptor *head, c
 	b->count = 0;
 	if (head && !take(s, b, head))
 		return false;
-	if (frames_ahead(s->engine))
+	if (frames_ahead(s->engine) && !s->looked)
 		take_more(s, b, head ? head : after);
 	if (b->count)
 		issue(s, b);
 	return true;
 }
 
-/* Keeps at least half of the way ahead gathered, if the guest has queued that much. */
+/* Keeps at least half of the way ahead gathered, if the guest has queued that much. Once a frame. */
 static void look_ahead(struct bh_isochronous *s, const struct bh_descriptor *now)
 {
 	uint32_t ahead = frames_ahead(s->engine);
+	unsigned resets = s->resets;
 	uint64_t before;
 
-	if (!ahead)
+	if (!ahead || s->looked)
 		return;
 	do {
-		bool known = bh_frame_of(&s->last) >= s->frame && s->tail;
+		bool known = s->gathered && bh_frame_of(&s->last) >= s->frame;
 
 		if (known && bh_frame_of(&s->last) - s->frame > ahead / 2)
-			return;
+			break;
 		before = s->tail;
 		gather(s, NULL, known ? &s->last : now);
-	} while (s->tail != before);
+	} while (s->tail != before && s->resets == resets); /* the device may have gone at that */
+	s->looked = true;
 }
 
 /* --- letting go ------------------------------------------------------------------------------ */
 
+/* What the device took of an OUT that the guest was not told of. */
+static void count_ahead(struct bh_isochronous *s, const struct bh_packet *p)
+{
+	if (!s->in && p->status == BH_SUCCESS)
+		s->engine->counters.ahead_bytes += p->actual;
+}
+
 /* The packet at head is nobody's any more. */
 static void drop(struct bh_isochronous *s)
 {
+	struct bh_appointment *a = appointment(s, s->head);
+
 	s->engine->counters.isochronous_dropped++;
-	if (!s->in)
-		s->engine->counters.ahead_bytes += packet(s, s->head)->length;
+	a->dropped = true;
+	if (a->done)
+		count_ahead(s, packet(s, s->head));
 	s->head++;
 }
 
-void bh_isochronous_reset(struct bh_isochronous *s)
+static void drop_all(struct bh_isochronous *s)
 {
 	while (!empty(s))
 		drop(s);
-	s->lag_known = false;
-	s->lag = 0;
+}
+
+/* What the guest was told is sent (OUT: up to head) is to be, unless the device is set up anew. */
+static void let_go(struct bh_isochronous *s, enum bh_cancel why)
+{
+	uint64_t keep = why == BH_CANCEL_RESET ? 0 : s->head;
+
+	drop_all(s);
+	s->gathered = s->lag_known = false;
+	s->lag = s->interval = 0;
 	s->misses = 0;
 	for (unsigned i = 0; i < BH_ISOCHRONOUS_BATCHES; i++) {
 		struct bh_isochronous_batch *b = &s->batches[i];
 
-		if (!b->running || b->cancelled)
+		if (!b->running || b->cancelled || (!s->in && b->first < keep))
 			continue;
 		b->cancelled = true;
-		s->engine->counters.cancels[BH_CANCEL_RESET]++;
+		s->engine->counters.cancels[why]++;
 		s->ops->cancel(s, b);
 	}
+	release_window(s);
 	note_activity(s);
+}
+
+void bh_isochronous_reset(struct bh_isochronous *s)
+{
+	s->resets++;
+	let_go(s, BH_CANCEL_RESET);
 }
 
 static struct bh_isochronous *find_silent(const struct bh_engine *e)
 {
 	bh_list_each(s, &e->streams, struct bh_isochronous, link)
-		if (!empty(s) && e->frame - s->offered_frame > e->config.withdrawn_frames + SILENT_FRAMES)
+		if (!empty(s) && e->frame - s->offered_frame > e->config.withdrawn_frames + BH_ISOCHRONOUS_GAP)
 			return s;
 	return NULL;
 }
@@ -281,10 +332,16 @@ void bh_streams_frame(struct bh_engine *e)
 
 	/* Cancelling may end batches at once, and change the list: look again from its start. */
 	while ((s = find_silent(e)))
-		bh_isochronous_reset(s);
+		let_go(s, BH_CANCEL_WITHDRAWN);
 }
 
 /* --- input B ------------------------------------------------------------------------------------ */
+
+/* The frame under way, whether or not the stream had an offer in it. */
+static uint64_t now(const struct bh_isochronous *s)
+{
+	return s->frame + (s->engine->frame - s->offered_frame);
+}
 
 /*
  * The first answer to a stream settles its lag: what was asked for in the batch's first frame
@@ -292,7 +349,7 @@ void bh_streams_frame(struct bh_engine *e)
  */
 static void settle_lag(struct bh_isochronous *s, const struct bh_isochronous_batch *b)
 {
-	uint64_t asked = appointment(s, b->first)->frame, late = s->frame > asked ? s->frame - asked + 1 : 0;
+	uint64_t asked = appointment(s, b->first)->frame, late = now(s) > asked ? now(s) - asked + 1 : 0;
 
 	if (b->first < s->head || late > LONGEST_LAG)
 		return; /* nobody waits for this one any more; or nobody would for the next */
@@ -306,15 +363,20 @@ void bh_isochronous_complete(struct bh_isochronous *s, struct bh_isochronous_bat
 	assert(b->running);
 	b->running = false;
 	for (uint32_t i = 0; i < b->count; i++) {
+		struct bh_appointment *a = appointment(s, b->first + i);
 		struct bh_packet *p = &b->packets[i];
 
 		p->actual = BH_MIN(p->actual, p->length);
 		if (p->status == BH_CANCELLED || p->status == BH_STALL)
 			p->status = BH_NO_RESPONSE; /* nothing an isochronous packet can end in */
-		appointment(s, b->first + i)->done = true;
+		a->done = true;
+		if (a->dropped)
+			count_ahead(s, p);
 	}
 	if (s->in && !s->lag_known && !b->cancelled)
 		settle_lag(s, b);
+	if (!s->gathered)
+		release_window(s);
 	note_activity(s);
 	if (!s->issuing)
 		s->engine->source->ops->ready(s->engine->source);
@@ -342,14 +404,37 @@ static enum bh_answer missed(struct bh_isochronous *s)
 	return BH_ANSWER_MISSED;
 }
 
+/* Has the device, in this one's place, been sent just what it says now? */
 static bool unchanged(const struct bh_isochronous *s, const struct bh_descriptor *d)
 {
-	const struct bh_appointment *a = appointment(s, s->head);
 	const struct bh_packet *p = packet(s, s->head);
 	struct bh_source *source = s->engine->source;
 
-	return a->id == d->id && a->token == d->token && a->buffer == d->buffer && p->length == d->length &&
+	return p->length == d->length &&
 	       (!p->length || source->ops->equal(source, d, 0, packet_data(s, s->head), p->length));
+}
+
+/* Does the guest's list go on, behind this one, with something that was gathered? */
+static bool leads_to_gathered(const struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	struct bh_source *source = s->engine->source;
+	struct bh_descriptor next;
+
+	return source->ops->next(source, d, &next) == BH_FOUND && is_gathered(s, &next);
+}
+
+/* False: its data cannot be read. */
+static bool send_now(struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	/* What is on its way for later frames must not be overtaken; but the guest may have withdrawn all of it. */
+	if (!empty(s) && !s->looked && !leads_to_gathered(s, d))
+		let_go(s, BH_CANCEL_CHANGED);
+	return !empty(s) || gather(s, d, NULL);
+}
+
+static bool head_is_for_now(const struct bh_isochronous *s)
+{
+	return !empty(s) && appointment(s, s->head)->frame == s->frame;
 }
 
 static enum bh_answer offer_out(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
@@ -359,16 +444,15 @@ static enum bh_answer offer_out(struct bh_isochronous *s, const struct bh_descri
 
 	while (!empty(s) && appointment(s, s->head)->frame < s->frame)
 		drop(s);
-	while (!empty(s) && appointment(s, s->head)->frame == s->frame && !unchanged(s, d)) {
+	while (head_is_for_now(s) && !unchanged(s, d)) {
 		s->engine->counters.mismatches++;
 		drop(s);
 	}
 	if (d->length > s->max_packet) /* no device hears it to its end, and none would answer */
 		return retire(s, d, d->length, BH_SUCCESS);
-	if (empty(s) && moment == BH_MOMENT_NOW && !gather(s, d, NULL))
+	if (!head_is_for_now(s) && moment == BH_MOMENT_NOW && !send_now(s, d))
 		return BH_ANSWER_FAULT;
-	/* What is gathered for later frames is on its way: this one would overtake it. */
-	if (empty(s) || appointment(s, s->head)->frame != s->frame)
+	if (!head_is_for_now(s))
 		return missed(s);
 	p = packet(s, s->head);
 	if (appointment(s, s->head)->done)
@@ -422,38 +506,58 @@ static bool stale(const struct bh_isochronous *s)
 	return !empty(s) && s->lag_known && due(s, s->head) + grace < s->frame;
 }
 
+/* Is the packet at head there, and its time, too? */
+static bool answerable(const struct bh_isochronous *s)
+{
+	return !empty(s) && s->lag_known && due(s, s->head) <= s->frame && appointment(s, s->head)->done;
+}
+
+/* The guest asks for one before those that were gathered: they come with what it asks for now. */
+static void bring_forward(struct bh_isochronous *s)
+{
+	uint64_t by = appointment(s, s->head)->frame - s->frame;
+
+	for (uint64_t i = s->head; i < s->tail; i++)
+		appointment(s, i)->frame -= by;
+}
+
 static enum bh_answer offer_in(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
 {
+	if (!s->lag_known && !bh_isochronous_running(s))
+		drop_all(s); /* all of it came too late to tell how late */
 	while (stale(s))
 		drop(s);
-	if (empty(s)) {
-		if (moment != BH_MOMENT_NOW)
-			return missed(s);
+	if (moment == BH_MOMENT_NOW && empty(s))
 		gather(s, d, NULL);
-		if (empty(s))
-			return missed(s); /* no memory, or all of it still being cancelled */
-	}
-	if (s->lag_known && due(s, s->head) > s->frame)
-		return unanswered(s, d);
-	if (s->lag_known && appointment(s, s->head)->done)
+	if (moment == BH_MOMENT_NOW && !empty(s) && appointment(s, s->head)->frame > s->frame)
+		bring_forward(s);
+	if (answerable(s))
 		return deliver(s, d);
-	return moment == BH_MOMENT_NOW ? BH_ANSWER_BUSY : unanswered(s, d);
+	if (moment != BH_MOMENT_OVER && (empty(s) || appointment(s, s->head)->frame > s->frame))
+		return missed(s); /* it was never asked for */
+	if (moment == BH_MOMENT_NOW && !(s->lag_known && due(s, s->head) > s->frame))
+		return BH_ANSWER_BUSY;
+	return unanswered(s, d);
 }
 
 enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
 {
 	uint64_t frame = bh_frame_of(d);
+	unsigned resets = s->resets;
 	enum bh_answer answer;
 
-	if (frame < s->frame || frame - s->frame > SILENT_FRAMES)
-		bh_isochronous_reset(s); /* a new stream: what the last one left is not for it */
+	if (frame < s->frame || frame - s->frame > BH_ISOCHRONOUS_GAP)
+		let_go(s, BH_CANCEL_WITHDRAWN); /* a new stream: what the last one left is not for it */
+	s->looked &= frame == s->frame;
 	s->frame = frame;
 	s->offered_frame = s->engine->frame;
 	s->engine->counters.offers++;
 	answer = s->in ? offer_in(s, d, moment) : offer_out(s, d, moment);
 	s->engine->counters.busy += answer == BH_ANSWER_BUSY;
-	if (moment != BH_MOMENT_OVER)
-		look_ahead(s, d);
+	if (moment != BH_MOMENT_OVER && answer != BH_ANSWER_FAULT && s->resets == resets)
+		look_ahead(s, d); /* a fault is offered again, and nothing is to overtake it */
+	if (answer == BH_ANSWER_BUSY && answerable(s)) /* it came while we looked ahead */
+		s->engine->source->ops->ready(s->engine->source);
 	note_activity(s);
 	return answer;
 }

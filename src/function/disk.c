@@ -23,6 +23,7 @@
 #include "bot.h"
 #include "disk_private.h"
 #include "scsi.h"
+#include "standard.h"
 #include "stream.h"
 
 #define ENDPOINT_OUT 0x02
@@ -34,18 +35,20 @@
 
 #define SERIAL_MIN 12
 #define SERIAL_MAX 32
+#define CONTROL_MAX_PACKET 64
 #define BULK_MAX_PACKET_FULL 64
 #define BULK_MAX_PACKET_HIGH 512
 
 struct disk {
-	struct bh_device device;
+	struct bh_standard standard;
 	/* configuration */
 	struct bh_block *block;
 	char serial[SERIAL_MAX + 1];
-	struct bh_endpoint_info endpoints[2];
+	const uint8_t *configuration;
+	const char *strings[3];
+	struct bh_description description;
 
 	/* state */
-	uint8_t configuration; /* 0: none */
 	struct bh_scsi scsi;
 	struct bh_stream stream;
 	struct bh_bot bot;
@@ -59,12 +62,17 @@ struct disk {
 
 static struct disk *to_disk(struct bh_device *d)
 {
-	return bh_container_of(d, struct disk, device);
+	return bh_container_of(d, struct disk, standard.device);
 }
 
 static const struct disk *to_const_disk(const struct bh_device *d)
 {
-	return bh_container_of(d, struct disk, device);
+	return bh_container_of(d, struct disk, standard.device);
+}
+
+static struct disk *of_standard(struct bh_standard *s)
+{
+	return bh_container_of(s, struct disk, standard);
 }
 
 /* ---- the end: see bh_disk_close() ---- */
@@ -129,254 +137,113 @@ static void disk_destroy(struct bh_device *device)
 
 /* ---- descriptors (USB 2.0, 9.6) ---- */
 
-enum { DESCRIPTOR_DEVICE = 1, DESCRIPTOR_CONFIGURATION, DESCRIPTOR_STRING, DESCRIPTOR_INTERFACE,
-       DESCRIPTOR_ENDPOINT, DESCRIPTOR_QUALIFIER, DESCRIPTOR_OTHER_SPEED };
-enum { STRING_LANGUAGES, STRING_MANUFACTURER, STRING_PRODUCT, STRING_SERIAL };
+enum { STRING_MANUFACTURER = 1, STRING_PRODUCT, STRING_SERIAL };
 
-#define LE16(v) (uint8_t)(v), (uint8_t)((v) >> 8)
-#define DESCRIPTOR_MAX 96
-
-/* The only place that knows packet sizes. */
-static uint16_t bulk_max_packet(enum bh_speed speed)
-{
-	return speed == BH_SPEED_HIGH ? BULK_MAX_PACKET_HIGH : BULK_MAX_PACKET_FULL;
-}
-
-static size_t device_descriptor(const struct disk *d, uint8_t *p)
-{
-	const uint8_t bytes[] = {
-		18, DESCRIPTOR_DEVICE,
-		LE16(0x0200), /* bcdUSB */
-		0, 0, 0,      /* class: see the interface */
-		d->device.control_max_packet,
-		LE16(VENDOR_ID), LE16(PRODUCT_ID),
-		LE16(0x0100), /* bcdDevice */
-		STRING_MANUFACTURER, STRING_PRODUCT, STRING_SERIAL,
-		1, /* bNumConfigurations */
-	};
-
-	memcpy(p, bytes, sizeof(bytes));
-	return sizeof(bytes);
-}
+static const uint8_t device_descriptor[] = {
+	18, BH_DESCRIPTOR_DEVICE,
+	BH_LE16(0x0200), /* bcdUSB */
+	0, 0, 0,         /* class: see the interface */
+	CONTROL_MAX_PACKET,
+	BH_LE16(VENDOR_ID), BH_LE16(PRODUCT_ID),
+	BH_LE16(0x0100), /* bcdDevice */
+	STRING_MANUFACTURER, STRING_PRODUCT, STRING_SERIAL,
+	1, /* bNumConfigurations */
+};
 
 /* 9.6.2: what would be different at the other speed, which is the packet size only. */
-static size_t qualifier_descriptor(const struct disk *d, uint8_t *p)
-{
-	const uint8_t bytes[] = {
-		10, DESCRIPTOR_QUALIFIER, LE16(0x0200), 0, 0, 0, d->device.control_max_packet, 1, 0,
-	};
-
-	memcpy(p, bytes, sizeof(bytes));
-	return sizeof(bytes);
-}
+static const uint8_t qualifier_descriptor[] = {
+	10, BH_DESCRIPTOR_QUALIFIER, BH_LE16(0x0200), 0, 0, 0, CONTROL_MAX_PACKET, 1, 0,
+};
 
 /* Also the other-speed one; one configuration, one interface: SCSI, bulk-only (BOT 4.3). */
-static size_t configuration_descriptor(uint8_t *p, uint8_t type, uint16_t max_packet)
+#define CONFIGURATION(descriptor, max_packet)                                                       \
+	{                                                                                           \
+		9, (descriptor), BH_LE16(9 + 9 + 7 + 7),                                            \
+		1,    /* bNumInterfaces */                                                          \
+		1,    /* bConfigurationValue */                                                     \
+		0,    /* iConfiguration */                                                          \
+		0xc0, /* self-powered */                                                            \
+		0,    /* bMaxPower */                                                               \
+		9, BH_DESCRIPTOR_INTERFACE, 0, 0,                                                   \
+		2,                /* bNumEndpoints */                                               \
+		0x08, 0x06, 0x50, /* mass storage, SCSI transparent, bulk-only */                   \
+		0,                                                                                  \
+		7, BH_DESCRIPTOR_ENDPOINT, ENDPOINT_IN, BH_BULK, BH_LE16(max_packet), 0,            \
+		7, BH_DESCRIPTOR_ENDPOINT, ENDPOINT_OUT, BH_BULK, BH_LE16(max_packet), 0,           \
+	}
+
+static const uint8_t full_speed[] = CONFIGURATION(BH_DESCRIPTOR_CONFIGURATION, BULK_MAX_PACKET_FULL);
+static const uint8_t high_speed[] = CONFIGURATION(BH_DESCRIPTOR_CONFIGURATION, BULK_MAX_PACKET_HIGH);
+static const uint8_t other_speed[] = CONFIGURATION(BH_DESCRIPTOR_OTHER_SPEED, BULK_MAX_PACKET_FULL);
+
+static void describe(struct disk *d, enum bh_speed speed)
 {
-	const uint8_t bytes[] = {
-		9, type, LE16(9 + 9 + 7 + 7),
-		1,    /* bNumInterfaces */
-		1,    /* bConfigurationValue */
-		0,    /* iConfiguration */
-		0xc0, /* self-powered */
-		0,    /* bMaxPower */
-		9, DESCRIPTOR_INTERFACE, 0, 0,
-		2,                /* bNumEndpoints */
-		0x08, 0x06, 0x50, /* mass storage, SCSI transparent, bulk-only */
-		0,
-		7, DESCRIPTOR_ENDPOINT, ENDPOINT_IN, BH_BULK, LE16(max_packet), 0,
-		7, DESCRIPTOR_ENDPOINT, ENDPOINT_OUT, BH_BULK, LE16(max_packet), 0,
+	d->configuration = speed == BH_SPEED_HIGH ? high_speed : full_speed;
+	d->strings[STRING_MANUFACTURER - 1] = "Bulkhead";
+	d->strings[STRING_PRODUCT - 1] = "Bulkhead Disk";
+	d->strings[STRING_SERIAL - 1] = d->serial;
+	d->description = (struct bh_description){
+		.device = device_descriptor,
+		.configurations = &d->configuration,
+		.configuration_count = 1,
+		.strings = d->strings,
+		.string_count = BH_COUNT(d->strings),
 	};
-
-	memcpy(p, bytes, sizeof(bytes));
-	return sizeof(bytes);
-}
-
-/* 0: no such string. */
-static size_t string_descriptor(const struct disk *d, uint8_t *p, uint8_t index)
-{
-	const char *text;
-	size_t n = 0;
-
-	switch (index) {
-	case STRING_LANGUAGES:
-		memcpy(p, (const uint8_t[]){4, DESCRIPTOR_STRING, LE16(0x0409)}, 4); /* English (US) */
-		return 4;
-	case STRING_MANUFACTURER:
-		text = "Bulkhead";
-		break;
-	case STRING_PRODUCT:
-		text = "Bulkhead Disk";
-		break;
-	case STRING_SERIAL:
-		text = d->serial;
-		break;
-	default:
-		return 0;
-	}
-	for (n = 2; *text; n += 2) {
-		p[n] = (uint8_t)*text++;
-		p[n + 1] = 0;
-	}
-	p[0] = (uint8_t)n;
-	p[1] = DESCRIPTOR_STRING;
-	return n;
-}
-
-/* Into DESCRIPTOR_MAX bytes; 0: no such descriptor. Full-speed-only devices have no qualifier (9.6.2). */
-static size_t descriptor(const struct disk *d, uint16_t wValue, uint8_t *p)
-{
-	uint8_t type = (uint8_t)(wValue >> 8), index = (uint8_t)wValue;
-	bool high = d->device.speed == BH_SPEED_HIGH;
-
-	if (type == DESCRIPTOR_STRING)
-		return string_descriptor(d, p, index);
-	if (index)
-		return 0;
-	if (type == DESCRIPTOR_DEVICE)
-		return device_descriptor(d, p);
-	if (type == DESCRIPTOR_CONFIGURATION)
-		return configuration_descriptor(p, DESCRIPTOR_CONFIGURATION, bulk_max_packet(d->device.speed));
-	if (type == DESCRIPTOR_QUALIFIER && high)
-		return qualifier_descriptor(d, p);
-	if (type == DESCRIPTOR_OTHER_SPEED && high)
-		return configuration_descriptor(p, DESCRIPTOR_OTHER_SPEED, bulk_max_packet(BH_SPEED_FULL));
-	return 0;
 }
 
 /* ---- control requests ---- */
 
-#define REQUEST(type, code) ((type) << 8 | (code))
-
-/* bmRequestType and bRequest (9.4; BOT 3) */
 enum {
-	GET_STATUS_DEVICE = REQUEST(0x80, 0),
-	GET_STATUS_INTERFACE = REQUEST(0x81, 0),
-	GET_STATUS_ENDPOINT = REQUEST(0x82, 0),
-	SET_FEATURE_ENDPOINT = REQUEST(0x02, 3),
-	GET_DESCRIPTOR = REQUEST(0x80, 6),
-	GET_CONFIGURATION = REQUEST(0x80, 8),
-	GET_INTERFACE = REQUEST(0x81, 10),
-	GET_MAX_LUN = REQUEST(0xa1, 0xfe),
-	MASS_STORAGE_RESET = REQUEST(0x21, 0xff),
+	GET_DESCRIPTOR = BH_REQUEST(0x80, 6),
+	GET_MAX_LUN = BH_REQUEST(0xa1, 0xfe),
+	MASS_STORAGE_RESET = BH_REQUEST(0x21, 0xff),
 };
 
-static const struct bh_endpoint_info *disk_endpoint(const struct bh_device *device, uint8_t address)
-{
-	const struct disk *d = to_const_disk(device);
-
-	for (size_t i = 0; d->configuration && i < BH_COUNT(d->endpoints); i++) {
-		if (d->endpoints[i].address == address)
-			return &d->endpoints[i];
-	}
-	return NULL;
-}
-
-static void refuse(struct bh_transfer *t)
-{
-	bh_transfer_done(t, BH_STALL, 0);
-}
-
-static void acknowledge(struct bh_transfer *t)
-{
-	bh_transfer_done(t, BH_SUCCESS, 0);
-}
-
-static void answer(struct bh_transfer *t, const void *data, size_t length)
-{
-	uint32_t n = BH_MIN((uint32_t)length, t->length);
-
-	bh_transfer_write(t, 0, data, n);
-	bh_transfer_done(t, BH_SUCCESS, n);
-}
-
-static void get_descriptor(struct disk *d, uint16_t wValue, struct bh_transfer *t)
-{
-	uint8_t buffer[DESCRIPTOR_MAX];
-	size_t n = descriptor(d, wValue, buffer);
-
-	if (n)
-		answer(t, buffer, n);
-	else
-		refuse(t);
-}
-
-static void get_endpoint_status(struct disk *d, uint16_t wIndex, struct bh_transfer *t)
-{
-	bool halted = false;
-
-	if (wIndex & 0x7f) {
-		if (wIndex > 0xff || !disk_endpoint(&d->device, (uint8_t)wIndex)) {
-			refuse(t);
-			return;
-		}
-		halted = bh_bot_halted(&d->bot, wIndex & BH_ENDPOINT_IN);
-	}
-	answer(t, (const uint8_t[]){halted, 0}, 2);
-}
-
-static void set_endpoint_halt(struct disk *d, uint16_t wValue, uint16_t wIndex, struct bh_transfer *t)
-{
-	if (wValue != 0 || wIndex > 0xff || !disk_endpoint(&d->device, (uint8_t)wIndex)) {
-		refuse(t);
-		return;
-	}
-	bh_bot_set_halt(&d->bot, wIndex & BH_ENDPOINT_IN);
-	acknowledge(t);
-}
-
 /* BOT 3.1, 3.2: wValue zero, wIndex the interface, wLength as given. */
-static void class_request(struct disk *d, int request, struct bh_transfer *t)
+static void class_request(struct disk *d, unsigned request, struct bh_transfer *t)
 {
 	uint16_t wLength = bh_get_le16(t->setup.wLength);
 
-	if (!d->configuration || bh_get_le16(t->setup.wValue) || bh_get_le16(t->setup.wIndex)) {
-		refuse(t);
+	if (!d->standard.configuration || bh_get_le16(t->setup.wValue) || bh_get_le16(t->setup.wIndex)) {
+		bh_refuse(t);
 	} else if (request == GET_MAX_LUN && wLength == 1) {
-		answer(t, (const uint8_t[]){0}, 1);
+		bh_answer(t, (const uint8_t[]){0}, 1);
 	} else if (request == MASS_STORAGE_RESET && wLength == 0) {
 		bh_bot_recover(&d->bot);
-		acknowledge(t);
+		bh_acknowledge(t);
 	} else {
-		refuse(t);
+		bh_refuse(t);
 	}
+}
+
+/* Full-speed-only devices have no qualifier (9.6.2). */
+static void get_descriptor(struct disk *d, struct bh_transfer *t)
+{
+	uint16_t wValue = bh_get_le16(t->setup.wValue);
+	bool high = d->standard.device.speed == BH_SPEED_HIGH;
+
+	if (high && wValue == BH_DESCRIPTOR_QUALIFIER << 8)
+		bh_answer(t, qualifier_descriptor, sizeof(qualifier_descriptor));
+	else if (high && wValue == BH_DESCRIPTOR_OTHER_SPEED << 8)
+		bh_answer(t, other_speed, sizeof(other_speed));
+	else
+		bh_standard_control(&d->standard, t);
 }
 
 static void control(struct disk *d, struct bh_transfer *t)
 {
-	uint16_t wValue = bh_get_le16(t->setup.wValue);
-	uint16_t wIndex = bh_get_le16(t->setup.wIndex);
-	int request = REQUEST(t->setup.bmRequestType, t->setup.bRequest);
+	unsigned request = bh_request_of(t);
 
 	switch (request) {
 	case GET_DESCRIPTOR:
-		get_descriptor(d, wValue, t);
-		break;
-	case GET_CONFIGURATION:
-		answer(t, &d->configuration, 1);
-		break;
-	case GET_STATUS_DEVICE:
-		answer(t, (const uint8_t[]){1, 0}, 2); /* self-powered */
-		break;
-	case GET_STATUS_INTERFACE:
-	case GET_INTERFACE:
-		if (d->configuration && wIndex == 0)
-			answer(t, (const uint8_t[]){0, 0}, request == GET_INTERFACE ? 1 : 2);
-		else
-			refuse(t);
-		break;
-	case GET_STATUS_ENDPOINT:
-		get_endpoint_status(d, wIndex, t);
-		break;
-	case SET_FEATURE_ENDPOINT:
-		set_endpoint_halt(d, wValue, wIndex, t);
+		get_descriptor(d, t);
 		break;
 	case GET_MAX_LUN:
 	case MASS_STORAGE_RESET:
 		class_request(d, request, t);
 		break;
 	default:
-		refuse(t);
+		bh_standard_control(&d->standard, t);
 		break;
 	}
 }
@@ -390,10 +257,10 @@ static void disk_submit(struct bh_device *device, struct bh_transfer *t)
 	t->actual = 0;
 	if (t->type == BH_CONTROL && !(t->endpoint & 0x7f))
 		control(d, t);
-	else if (t->type == BH_BULK && disk_endpoint(device, t->endpoint))
+	else if (t->type == BH_BULK && bh_standard_endpoint(device, t->endpoint))
 		bh_bot_submit(&d->bot, t);
 	else
-		refuse(t);
+		bh_refuse(t);
 	settle(d);
 }
 
@@ -410,9 +277,8 @@ static void disk_reset(struct bh_device *device)
 {
 	struct disk *d = to_disk(device);
 
-	d->configuration = 0;
 	bh_scsi_reset(&d->scsi);
-	bh_bot_reset(&d->bot);
+	bh_standard_reset(device);
 	settle(d);
 }
 
@@ -423,44 +289,43 @@ static void disk_power_on(struct bh_device *device)
 
 static void disk_set_configuration(struct bh_device *device, uint8_t value, struct bh_transfer *t)
 {
-	struct disk *d = to_disk(device);
-
-	if (value > 1) {
-		refuse(t);
-	} else {
-		d->configuration = value;
-		bh_bot_reset(&d->bot);
-		acknowledge(t);
-	}
-	settle(d);
+	bh_standard_set_configuration(device, value, t);
+	settle(to_disk(device));
 }
 
 static void disk_set_interface(struct bh_device *device, uint8_t interface, uint8_t alternate,
                                struct bh_transfer *t)
 {
-	struct disk *d = to_disk(device);
-
-	if (!d->configuration || interface || alternate) {
-		refuse(t);
-	} else {
-		bh_bot_reset(&d->bot);
-		acknowledge(t);
-	}
-	settle(d);
+	bh_standard_set_interface(device, interface, alternate, t);
+	settle(to_disk(device));
 }
 
 static void disk_clear_halt(struct bh_device *device, uint8_t endpoint, struct bh_transfer *t)
 {
-	struct disk *d = to_disk(device);
+	bh_standard_clear_halt(device, endpoint, t);
+	settle(to_disk(device));
+}
 
-	if (endpoint & 0x7f && !disk_endpoint(device, endpoint)) {
-		refuse(t);
-	} else {
-		if (endpoint & 0x7f)
-			bh_bot_clear_halt(&d->bot, endpoint & BH_ENDPOINT_IN);
-		acknowledge(t);
-	}
-	settle(d);
+/* Halts are kept where they are made, by the transport: one that is wedged stays halted. */
+static void disk_changed(struct bh_standard *s, int interface)
+{
+	(void)interface; /* there is one */
+	bh_bot_reset(&of_standard(s)->bot);
+}
+
+static void disk_halted(struct bh_standard *s, uint8_t endpoint, bool halted)
+{
+	struct bh_bot *bot = &of_standard(s)->bot;
+
+	if (halted)
+		bh_bot_set_halt(bot, endpoint & BH_ENDPOINT_IN);
+	else
+		bh_bot_clear_halt(bot, endpoint & BH_ENDPOINT_IN);
+}
+
+static bool disk_is_halted(const struct bh_standard *s, uint8_t endpoint)
+{
+	return bh_bot_halted(&bh_container_of(s, const struct disk, standard)->bot, endpoint & BH_ENDPOINT_IN);
 }
 
 struct bh_disk_counters bh_disk_counters(const struct bh_device *device)
@@ -489,6 +354,7 @@ const char *bh_disk_serial(const struct bh_device *device)
 /* ---- creation ---- */
 
 static const struct bh_device_ops disk_ops;
+static const struct bh_standard_ops standard_ops;
 
 static int invalid(char *error, size_t error_size, const char *path, const char *what)
 {
@@ -548,7 +414,7 @@ static int check_size(const struct bh_disk_config *c, const struct bh_block *blo
 int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *config, struct bh_device **ret)
 {
 	unsigned block_size = config->block_size ? config->block_size : 512;
-	uint16_t max_packet = bulk_max_packet(config->speed);
+	uint16_t max_packet = config->speed == BH_SPEED_HIGH ? BULK_MAX_PACKET_HIGH : BULK_MAX_PACKET_FULL;
 	struct disk *d = calloc(1, sizeof(*d));
 	int r;
 
@@ -559,12 +425,9 @@ int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *confi
 		free(d);
 		return r;
 	}
-	d->device.ops = &disk_ops;
-	d->device.speed = config->speed;
-	d->device.control_max_packet = 64;
+	describe(d, config->speed);
+	bh_standard_init(&d->standard, &disk_ops, &standard_ops, &d->description, config->speed);
 	d->block = block;
-	d->endpoints[0] = (struct bh_endpoint_info){ENDPOINT_IN, BH_BULK, max_packet, 0, 0};
-	d->endpoints[1] = (struct bh_endpoint_info){ENDPOINT_OUT, BH_BULK, max_packet, 0, 0};
 	if (config->serial)
 		memcpy(d->serial, config->serial, strlen(config->serial) + 1);
 	else
@@ -579,7 +442,7 @@ int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *confi
 	bh_scsi_init(&d->scsi);
 	d->bot = (struct bh_bot){.scsi = &d->scsi, .stream = &d->stream, .max_packet = max_packet};
 	bh_bot_init(&d->bot);
-	*ret = &d->device;
+	*ret = &d->standard.device;
 	return 0;
 }
 
@@ -610,6 +473,12 @@ err_destroy:
 	return r;
 }
 
+static const struct bh_standard_ops standard_ops = {
+	.changed = disk_changed,
+	.halted = disk_halted,
+	.is_halted = disk_is_halted,
+};
+
 static const struct bh_device_ops disk_ops = {
 	.submit = disk_submit,
 	.cancel = disk_cancel,
@@ -618,6 +487,6 @@ static const struct bh_device_ops disk_ops = {
 	.set_configuration = disk_set_configuration,
 	.set_interface = disk_set_interface,
 	.clear_halt = disk_clear_halt,
-	.endpoint = disk_endpoint,
+	.endpoint = bh_standard_endpoint,
 	.destroy = disk_destroy,
 };

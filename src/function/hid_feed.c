@@ -47,14 +47,13 @@ struct bh_hid_feed {
 	bool ended;    /* what is in the buffer is all: its rest is a line, too */
 	bool skipping; /* the rest of a line that was too long */
 	bool blocked;  /* the first line waits for room */
-	bool working;
 	bool closing;
 	uint64_t line_number;
 };
 
 static void go_on(struct bh_hid_feed *f);
 
-/* --- the end --------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 static void free_feed(struct bh_hid_feed *f)
 {
@@ -104,7 +103,7 @@ void bh_hid_feed_close(struct bh_hid_feed *f)
 	settle(f);
 }
 
-/* --- lines ------------------------------------------------------------------------------------ */
+/* --- lines -------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4)))
 static void tell(struct bh_hid_feed *f, bool bad_line, const char *format, ...)
@@ -181,13 +180,13 @@ static void offer_lines(struct bh_hid_feed *f)
 
 void bh_hid_feed_resume(struct bh_hid_feed *f)
 {
-	if (!f->blocked || f->working || f->closing)
+	if (!f->blocked || f->closing)
 		return;
 	f->blocked = false;
 	go_on(f);
 }
 
-/* --- a regular file ------------------------------------------------------------------------------ */
+/* --- a regular file ----------------------------------------------------------------- */
 
 static void file_read(uv_fs_t *request)
 {
@@ -223,7 +222,7 @@ static void read_file(struct bh_hid_feed *f)
 		tell(f, false, "%s: cannot be read: %s; nothing more comes from it", f->path, uv_strerror(r));
 }
 
-/* --- a FIFO ---------------------------------------------------------------------------------------- */
+/* --- a FIFO ------------------------------------------------------------------------- */
 
 static void fifo_readable(uv_poll_t *poll, int status, int events)
 {
@@ -298,7 +297,7 @@ static void reopen_fifo(struct bh_hid_feed *f)
 		     r == -ENOTSUP ? "it is a FIFO no more" : strerror(-r));
 }
 
-/* --- both ---------------------------------------------------------------------------------------------- */
+/* --- both --------------------------------------------------------------------------- */
 
 /* Everything in the buffer has been taken, or is the beginning of a line. */
 static void read_more(struct bh_hid_feed *f)
@@ -320,9 +319,7 @@ static void read_more(struct bh_hid_feed *f)
 
 static void go_on(struct bh_hid_feed *f)
 {
-	f->working = true;
 	offer_lines(f);
-	f->working = false;
 	if (!f->blocked)
 		read_more(f);
 	else if (f->watch)

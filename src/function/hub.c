@@ -475,7 +475,7 @@ static const uint8_t device_descriptor[] = {
 	BH_LE16(0x0200), /* bcdUSB */
 	9, 0, 0,         /* a hub; full speed */
 	64,
-	BH_LE16(0x1209), BH_LE16(0x0002), /* pid.codes, for tests */
+	BH_LE16(0x1209), BH_LE16(0x0005), /* pid.codes, for tests */
 	BH_LE16(0x0100),
 	1, 2, 0, /* strings */
 	1,

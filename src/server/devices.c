@@ -12,6 +12,7 @@
 #include <function/disk.h>
 #include <function/hid.h>
 #include <function/hub.h>
+#include <function/serial.h>
 #include <function/zero.h>
 
 #include "say.h"
@@ -169,6 +170,45 @@ static int hid_input(struct bh_device *d, const char *text, char *error)
 	return bh_hid_input(d, text, error, BH_ERROR_SIZE);
 }
 
+/* --- serial ---------------------------------------------------------------------------- */
+
+static const struct bh_option_key serial_keys[] = {
+	{.key = "pty", .value = "on|LINK", .help = "a pseudo-terminal; LINK: a symbolic link to it, made and removed"},
+	{.key = "tcp", .value = "HOST:PORT", .help = "connects to it, again and again"},
+	{.key = "tcp-listen", .value = "HOST:PORT", .help = "listens there, and serves one after another; port 0: any"},
+	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
+	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},
+	{0},
+};
+
+static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
+{
+	const char *pty = bh_options_get(o, "pty");
+	struct bh_serial_config config = {
+		.pty = pty && strcmp(pty, "off"),
+		.tcp = bh_options_get(o, "tcp"),
+		.tcp_listen = bh_options_get(o, "tcp-listen"),
+		.file = bh_options_get(o, "file"),
+		.input = bh_options_get(o, "input"),
+	};
+
+	if (config.pty && strcmp(pty, "on"))
+		config.link = pty;
+	return bh_serial_create(loop, &config, ret, error, BH_ERROR_SIZE);
+}
+
+static json_t *serial_statistics(const struct bh_device *d)
+{
+	struct bh_serial_counters c = bh_serial_counters(d);
+	struct bh_serial_state s = bh_serial_state(d);
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:b, s:I}", "from_guest", (json_int_t)c.from_guest,
+	                 "to_guest", (json_int_t)c.to_guest, "from_peer", (json_int_t)c.from_peer, "to_peer",
+	                 (json_int_t)c.to_peer, "connections", (json_int_t)c.connections, "failures",
+	                 (json_int_t)c.failures, "breaks", (json_int_t)c.breaks, "peer", (int)s.connected, "dtr", (int)s.dtr,
+	                 "rts", (int)s.rts, "rate", (json_int_t)s.rate);
+}
+
 /* --- hub ------------------------------------------------------------------------------- */
 
 static const struct bh_option_key hub_keys[] = {
@@ -211,6 +251,15 @@ static const struct bh_device_kind kinds[] = {
 		.close = bh_hid_close,
 		.statistics = hid_statistics,
 		.input = hid_input,
+	},
+	{
+		.name = "serial",
+		.help = "a serial line (CDC-ACM); say one of pty, tcp, tcp-listen and file",
+		.keys = serial_keys,
+		.create = serial_create,
+		.close = bh_serial_close,
+		.statistics = serial_statistics,
+		.other_side = bh_serial_name,
 	},
 	{
 		.name = "hub",

@@ -16,12 +16,17 @@ struct bh_device_kind {
 	const struct bh_option_key *keys; /* ends with a NULL key */
 	/* 0, or a negative errno and one line in error. */
 	int (*create)(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error);
-	/* As bh_device_destroy(), but tells when what was buffered is safe; error: negative errno. NULL: nothing is. */
+	/*
+	 * As bh_device_destroy(), but tells when what was buffered is safe; error: a negative errno;
+	 * -ENOTCONN: nobody was there to take it, and nothing broke. NULL: nothing is buffered.
+	 */
 	void (*close)(struct bh_device *d, void (*closed)(void *data, int error), void *data);
 	/* What it counted, as a new JSON object. NULL: nothing. */
 	json_t *(*statistics)(const struct bh_device *d);
 	/* What somebody types, as create above. NULL: nobody does. */
 	int (*input)(struct bh_device *d, const char *text, char *error);
+	/* Where somebody finds the other side of it; valid as long as the device. NULL: there is none. */
+	const char *(*other_side)(const struct bh_device *d);
 	bool hub; /* others may be plugged into it */
 };
 

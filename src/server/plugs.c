@@ -106,6 +106,8 @@ static void plug_closed(void *data, int error)
 {
 	struct plug *g = data;
 
+	if (error == -ENOTCONN)
+		error = 0;
 	if (error)
 		g->plugs->ops->failed(g->plugs->context, g->place, g->kind->name, error);
 	if (g->removal)
@@ -400,6 +402,14 @@ json_t *bh_plugs_statistics(const struct bh_plugs *p)
 	return all;
 }
 
+/* A path may be no UTF-8. */
+static json_t *text_json(const char *text)
+{
+	json_t *o = json_string(text);
+
+	return o ? o : json_null();
+}
+
 json_t *bh_plugs_list(const struct bh_plugs *p)
 {
 	static const char *const speeds[] = {"low", "full", "high", "super"};
@@ -409,6 +419,8 @@ json_t *bh_plugs_list(const struct bh_plugs *p)
 		const struct bh_port *port = bh_bus_port(p->bus, g->place);
 		json_t *o = plug_json(g);
 
+		if (g->kind->other_side)
+			json_object_set_new(o, "other_side", text_json(g->kind->other_side(g->device)));
 		json_object_set_new(o, "speed", json_string(speeds[g->device->speed]));
 		json_object_set_new(o, "connected", json_boolean(port->connected));
 		json_object_set_new(o, "enabled", json_boolean(port->enabled));
@@ -418,6 +430,14 @@ json_t *bh_plugs_list(const struct bh_plugs *p)
 		json_array_append_new(all, o);
 	}
 	return all;
+}
+
+void bh_plugs_announce(const struct bh_plugs *p, FILE *to)
+{
+	bh_list_each(g, &p->all, struct plug, link)
+		if (g->kind->other_side)
+			fprintf(to, "bulkhead: the %s in port %s is at %s\n", g->kind->name, g->place,
+			        g->kind->other_side(g->device));
 }
 
 int bh_plugs_input(struct bh_plugs *p, const char *place, const char *text, char *error)

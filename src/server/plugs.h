@@ -74,6 +74,9 @@ void bh_plugs_clear(struct bh_plugs *p);
 json_t *bh_plugs_statistics(const struct bh_plugs *p);
 json_t *bh_plugs_list(const struct bh_plugs *p);
 
+/* A line for each device that has another side here. */
+void bh_plugs_announce(const struct bh_plugs *p, FILE *to);
+
 /* Somebody types, or moves a mouse. 0, or a negative errno and one line in error. */
 int bh_plugs_input(struct bh_plugs *p, const char *place, const char *text, char *error);
 

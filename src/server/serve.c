@@ -502,6 +502,7 @@ static void announce(const struct server *s)
 	char *json, *option = NULL;
 	json_t *device;
 
+	bh_plugs_announce(&s->plugs, stdout);
 	if (s->config->control)
 		printf("bulkhead: control channel at %s\n", s->config->control);
 	if (!path) {

@@ -48,7 +48,7 @@ static void forget(struct bh_attached *a)
 	free(c->data);
 	c->data = NULL;
 	c->state = BH_CONTROL_IDLE;
-	c->cancelling = c->status_early = c->ended_short = false;
+	c->cancelling = c->status_early = false;
 }
 
 /* --- the host transfer ------------------------------------------------------------ */
@@ -200,7 +200,10 @@ static enum bh_answer collect(struct bh_attached *a, const struct bh_descriptor 
 	return answer;
 }
 
-/* The next packet of an IN data stage, or how it failed. */
+/*
+ * The next packet of an IN data stage, or how it failed. After a short end there is nothing
+ * but empty ones, for drivers that have queued all of wLength (SeaBIOS, EDK2).
+ */
 static enum bh_answer hand_out(struct bh_attached *a, const struct bh_descriptor *d)
 {
 	struct bh_control *c = &a->control;
@@ -214,17 +217,15 @@ static enum bh_answer hand_out(struct bh_attached *a, const struct bh_descriptor
 			forget(a);
 		return answer;
 	}
-	if (c->ended_short || (packet == 0 && c->moved == c->length))
-		return bh_bus_retire(a->bus, d, 0, BH_STALL); /* reads on past the end */
+	if (packet == 0 && c->moved == c->length)
+		return bh_bus_retire(a->bus, d, 0, BH_STALL); /* more than it asked for (8.5.3.1) */
 	if (packet > d->length)
 		return bh_bus_retire(a->bus, d, 0, BH_BABBLE);
 	if (packet && !source->ops->write(source, d, 0, c->data + c->moved, packet))
 		return BH_ANSWER_FAULT;
 	answer = bh_bus_retire(a->bus, d, packet, BH_SUCCESS);
-	if (answer == BH_ANSWER_RETIRED) {
+	if (answer == BH_ANSWER_RETIRED)
 		c->moved += packet;
-		c->ended_short = packet < a->device->control_max_packet;
-	}
 	return answer;
 }
 
@@ -233,7 +234,8 @@ static enum bh_answer status_stage(struct bh_attached *a, const struct bh_descri
 	struct bh_control *c = &a->control;
 	uint16_t value = bh_get_le16(c->setup.wValue);
 	bool set_address = request_of(c) == SET_ADDRESS;
-	enum bh_answer answer = bh_bus_retire(a->bus, d, 0, c->status);
+	uint32_t sent = c->status == BH_SUCCESS && !d->in ? d->length : 0; /* nothing, from a driver that keeps to 8.5.3.1 */
+	enum bh_answer answer = bh_bus_retire(a->bus, d, sent, c->status);
 
 	if (answer != BH_ANSWER_RETIRED)
 		return answer;

@@ -3,7 +3,8 @@
 import contextlib
 import json
 import os
-import shutil
+import pathlib
+import re
 import socket
 import stat
 import threading
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+import client
 import conftest
 import uhci
 from hubs import Hub
@@ -184,7 +186,7 @@ def test_with_a_passed_socket(start, path, tmp_path):
         listening.listen()
         server = start(image=None, fd=listening.fileno(), options=["--control", path])
         uhci.Uhci.until(path.exists, "the control channel")
-        with Control(path) as control:
+        with server.retry(lambda: Control(path)) as control:
             assert control.add("zero") == "1"
         assert server.terminate() == 0
 
@@ -339,6 +341,32 @@ def test_input_for_what_takes_none(control, device):
     control.add(device)
     assert "no input" in str(refused(control, "input", port="1", text="type x"))
     assert refused(control, "input", port="2", text="type x").kind == "DeviceNotFound"
+
+
+def test_a_serial_line_carries_what_it_is_given(server, control, tmp_path):
+    with server.guest() as guest:
+        control.add(f"serial,pty={tmp_path / 'line'}")
+        where = control.devices()["1"]["other_side"]
+        assert where.startswith("/dev/pts/") and os.readlink(tmp_path / "line") == where
+        line = uhci.Uhci(guest).enumerate()
+        output, packet = next((e, size) for e, size in line.endpoints.items() if not e & 0x80)
+        terminal = os.open(where, os.O_RDWR | os.O_NOCTTY)
+        line.uhci.bulk(line.address, output, data=b"hello", packet=packet)
+        assert client.readable(terminal, 5) and os.read(terminal, 100) == b"hello"
+        os.close(terminal)
+        assert control.devices()["1"]["counters"]["from_guest"] == 5
+        control.remove("1")
+        assert not (tmp_path / "line").is_symlink()
+
+
+def test_a_line_nobody_listens_to_is_no_failure(server, control):
+    with server.guest() as guest:
+        control.add("serial,pty=on")
+        line = uhci.Uhci(guest).enumerate()
+        output, packet = next((e, size) for e, size in line.endpoints.items() if not e & 0x80)
+        line.uhci.bulk(line.address, output, data=b"login: ", packet=packet)
+        control.remove("1")
+    assert server.terminate() == 0
 
 
 # Pulling out
@@ -675,10 +703,12 @@ def test_one_who_does_not_read_is_dropped(server, path, control):
 
 def cycle(control, image, count):
     for _ in range(count):
-        for device in ("hub", f"disk,file={image},port=1.3", "hub,port=1.4", "zero,port=1.4.1", "hid,port=1.4.2", "zero"):
+        for device in ("hub", f"disk,file={image},port=1.3", "hub,port=1.4", "zero,port=1.4.1", "hid,port=1.4.2",
+                       "serial,pty=on,port=1.4.3", "serial,tcp-listen=127.0.0.1:0"):
             control.add(device)
         refused(control, "device-add", device="zero")
-        refused(control, "device-add", device=f"disk,file={image},port=1.4.3")
+        refused(control, "device-add", device=f"disk,file={image},port=1.4.4")
+        refused(control, "device-add", device="serial,pty=/no/such/directory/line,port=1.4.4")
         control.remove("1.4.1")
         control.remove("1")
         control.remove("2")
@@ -720,3 +750,27 @@ def test_enumerated_and_pulled_out_for_ever(server, control, image):
         assert server.descriptors() == descriptors
         if not conftest.sanitized():
             assert resident(server) - memory < 256 << 10
+
+
+# What is written about it
+
+DOCUMENT = pathlib.Path(__file__).parents[2] / "docs" / "control.md"
+
+
+def test_the_examples_of_the_documentation(begin, path, image, tmp_path):
+    """In their order; "..." stands for anything, and events are not to be had for the asking."""
+    begin("hub", cwd=tmp_path)
+    lines = [line[4:] for line in DOCUMENT.read_text().splitlines() if line.startswith(("    -> ", "    <- "))]
+    with Control(path) as control:
+        wanted = [json.dumps(control.greeting, separators=(",", ":"))]
+        for line in lines:
+            if line.startswith("-> "):
+                control.send(line[3:] + "\n")
+                wanted.append(control.lines.readline().decode().rstrip("\n"))
+            elif "timestamp" not in line:
+                pattern = ".*".join(map(re.escape, line[3:].split("...")))
+                got = wanted.pop(0)
+                assert re.fullmatch(pattern, got), f"{got} is not {line[3:]}"
+        assert not wanted
+    for command in ("device-add", "device-remove", "devices", "input", "statistics"):
+        assert f'"execute": "{command}"' in DOCUMENT.read_text() and f"\n### {command}\n" in DOCUMENT.read_text()

@@ -89,6 +89,9 @@ def test_sixty_four_devices(places):
     (["zero,interrupt-interval=0"], ["1 to 255"]),
     (["hid,kind=joystick"], ["joystick", "keyboard, mouse or tablet"]),
     (["hid,speed=high"], ["speed=high", "full or low"]),
+    (["serial"], ["pty"]),
+    (["serial,pty=on,tcp=localhost:1"], ["serial"]),
+    (["serial,file=f,port=1.1"], ["no hub"]),
     (["zero,port=1\nbulkhead: all is well"], ["say which port"]),
 ])
 def test_what_cannot_be(tmp_path, devices, words):
@@ -133,3 +136,12 @@ def test_two_disks_behind_a_hub(start, image, tmp_path):
         second.write(5, first.read(7, 8))
     server.terminate()
     assert other.read_bytes()[5 * 512 : 13 * 512] == image.read_bytes()[7 * 512 : 15 * 512]
+
+
+def test_a_serial_line_tells_where_its_other_side_is(start, tmp_path):
+    link = tmp_path / "line"
+    server = start(image=None, options=plug(f"serial,pty={link},port=2", "zero"))
+    uhci.Uhci.until(lambda: "the serial in port 2 is at /dev/pts/" in server.stdout.read_text(), "its announcement")
+    assert link.is_symlink()
+    assert server.terminate() == 0
+    assert not link.is_symlink()

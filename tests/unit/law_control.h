@@ -86,8 +86,10 @@ static inline struct reply reference_data_in(struct reference *r, uint8_t *to, u
 		r->open = false;
 		return (struct reply){status, 0};
 	}
-	if (r->ended_short || (packet == 0 && r->moved == bh_get_le16(r->setup.wLength)))
+	if (packet == 0 && r->moved == bh_get_le16(r->setup.wLength))
 		return (struct reply){BH_STALL, 0};
+	if (r->ended_short)
+		return (struct reply){BH_SUCCESS, 0};
 	if (packet > length)
 		return (struct reply){BH_BABBLE, 0};
 	for (uint32_t i = 0; i < packet; i++)
@@ -97,14 +99,14 @@ static inline struct reply reference_data_in(struct reference *r, uint8_t *to, u
 	return (struct reply){BH_SUCCESS, packet};
 }
 
-static inline struct reply reference_end(struct reference *r)
+static inline struct reply reference_end(struct reference *r, uint32_t length)
 {
 	uint32_t actual;
 	enum bh_status status = reference_status(r, &actual);
 
 	r->owed = !r->executed;
 	reference_close(r);
-	return (struct reply){status, 0};
+	return (struct reply){status, status == BH_SUCCESS ? length : 0};
 }
 
 static inline struct reply reference_data_out(struct reference *r, const uint8_t *from, uint32_t length)
@@ -128,9 +130,9 @@ static inline struct reply reference_offer(struct reference *r, enum bh_pid pid,
 	if (pid == BH_PID_SETUP)
 		return reference_setup(r, bytes, length);
 	if (r->open && pid == BH_PID_IN)
-		return reference_is_in(r) ? reference_data_in(r, bytes, length) : reference_end(r);
+		return reference_is_in(r) ? reference_data_in(r, bytes, length) : reference_end(r, 0);
 	if (r->open && reference_is_in(r))
-		return reference_end(r);
+		return reference_end(r, length);
 	if (r->open && pid == BH_PID_OUT && !r->started && r->moved < bh_get_le16(r->setup.wLength))
 		return reference_data_out(r, bytes, length);
 	return (struct reply){BH_STALL, 0};

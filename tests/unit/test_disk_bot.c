@@ -107,7 +107,11 @@ static void test_invalid_cbw(void **state)
 		clear_halt(&r, IN); /* not enough (6.6.1) */
 		clear_halt(&r, OUT);
 		stalls(&r);
+		assert_int_equal(request(&r, 0x82, 0, 0, OUT, data, 2, &actual), BH_SUCCESS);
+		assert_int_equal(data[0], 1); /* and the status says so */
 		recover(&r);
+		assert_int_equal(request(&r, 0x82, 0, 0, OUT, data, 2, &actual), BH_SUCCESS);
+		assert_int_equal(data[0], 0);
 		assert_int_equal(command(&r, CDB(0x12, 0, 0, 0, 36, 0), HOST_IN, data, 36).status, 0);
 	}
 	assert_int_equal(bh_disk_counters(r.device).invalid_cbws, BH_COUNT(lengths));

@@ -267,7 +267,6 @@ static void only_what_sleeps_on_an_enabled_port_wakes(void **state)
 	assert_int_equal(inw(PORTSC) & PORTSC_RD, 0);
 	bh_device_wakeup(&hub.fake.device);
 	assert_int_equal(inw(PORTSC) & PORTSC_RD, PORTSC_RD);
-	assert_true(inw(USBSTS) & USBSTS_RD);
 }
 
 /* --- coming and going ----------------------------------------------------------------------- */

@@ -62,6 +62,11 @@ struct bh_uhci {
 	uint8_t sofmod;
 	uint16_t portsc[BH_UHCI_MAX_PORTS];
 	bool cause_ioc, cause_short; /* what USBSTS_USBINT stands for */
+	/*
+	 * An isochronous descriptor asked to tell of its end: at the end of the frame (3.2.2), for
+	 * drivers take it for ended only when the frame number has moved on.
+	 */
+	bool frame_ioc;
 
 	/* time */
 	uint64_t epoch_us;     /* when frame number frnum began */
@@ -107,7 +112,7 @@ void uhci_process_error(struct bh_uhci *u);           /* a descriptor makes no s
 void uhci_bus_error(struct bh_uhci *u);               /* guest memory is not there: halt, if it stays so */
 void uhci_start(struct bh_uhci *u);
 void uhci_stop(struct bh_uhci *u);
-void uhci_host_reset(struct bh_uhci *u);
+void uhci_host_reset(struct bh_uhci *u, bool power_on); /* power_on: what was enabled is forgotten, too (2.1.1, GRESET) */
 void uhci_resume_event(struct bh_uhci *u);            /* on the bus while globally suspended */
 bool uhci_running(const struct bh_uhci *u);
 uint16_t uhci_frame_number(struct bh_uhci *u);        /* now; walks what is due first */
@@ -119,9 +124,9 @@ void uhci_registers_reset(struct bh_uhci *u);
 
 /* ports.c */
 void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t now);
-void uhci_port_reset_registers(struct bh_uhci *u); /* as after a host controller reset */
+void uhci_port_reset_registers(struct bh_uhci *u, bool power_on);
 void uhci_global_reset(struct bh_uhci *u);
-void uhci_global_suspend(struct bh_uhci *u, bool suspended);
+void uhci_global_suspend(struct bh_uhci *u); /* as USBCMD says */
 extern const struct bh_bus_upcalls uhci_bus_upcalls;
 
 /* td.c */
@@ -135,6 +140,7 @@ extern const struct bh_source_ops uhci_source_ops;
 enum td_result uhci_isochronous_execute(struct bh_uhci *u); /* u->current, in the frame under way */
 enum bh_found uhci_isochronous_next(struct bh_uhci *u, const struct bh_descriptor *after, struct bh_descriptor *ret_next);
 void uhci_isochronous_retry(struct bh_uhci *u, enum bh_moment moment); /* those that wait */
+void uhci_isochronous_lost(struct bh_uhci *u); /* frames were, with what they may have held */
 
 /*
  * BH_FOUND_UNREADABLE: it cannot be read. An inactive one is filled in too. The control

@@ -6,6 +6,9 @@
  *   its frame begins -> answered, or waits (kept here, not looked for again) -> answered
  *   its frame ends   -> answered for the last time: time-out
  *   met late         -> answered where it was gathered ahead; otherwise left active
+ *
+ * Where one is left active, its driver gets the interrupt all the same: hardware is not late,
+ * and drivers have no other way to hear of it.
  */
 #include "internal.h"
 
@@ -25,32 +28,59 @@ static uint64_t frame_due(const struct bh_uhci *u)
 	return u->frame_base + u->frames_due - 1;
 }
 
-static void offer(struct bh_uhci *u, enum bh_moment moment)
+/* Whoever waits for the interrupt would wait for ever: a driver looks for itself what was missed. */
+static void tell_missed(struct bh_uhci *u)
+{
+	u->frame_ioc |= (u->current.td->control & TD_IOC) != 0;
+}
+
+static enum bh_answer offer(struct bh_uhci *u, enum bh_moment moment)
 {
 	struct bh_token token;
 	struct bh_descriptor d;
 	enum bh_answer answer;
 
 	if (!uhci_td_route(u, u->current.td))
-		return; /* the walk has seen to that */
+		return BH_ANSWER_NOBODY; /* the walk has seen to that */
 	token = u->route.token; /* looking ahead may find another route */
 	uhci_td_describe(u->current.td, &u->route, BH_FRAME_CHAIN | frame_now(u), &d);
 	answer = bh_bus_offer_isochronous(&u->bus, &token, &d, moment);
-	if (answer == BH_ANSWER_BUSY && u->waiting_count < MAX_WAITING)
-		u->waiting[u->waiting_count++] = *u->current.td;
-	else if (answer == BH_ANSWER_BUSY)
-		bh_bus_offer_isochronous(&u->bus, &token, &d, BH_MOMENT_OVER);
+	if (answer == BH_ANSWER_MISSED)
+		tell_missed(u);
 	if (answer == BH_ANSWER_FAULT) {
 		uhci_bus_error(u);
 		u->current.result = TD_FATAL;
 	}
+	return answer;
+}
+
+/* In a queue, where it does not belong, nobody would come back to it. */
+static bool may_wait(const struct bh_uhci *u)
+{
+	return u->waiting_count < MAX_WAITING && !u->current.qh;
+}
+
+static void offer_in_frame(struct bh_uhci *u)
+{
+	if (offer(u, BH_MOMENT_NOW) != BH_ANSWER_BUSY)
+		return;
+	if (may_wait(u))
+		u->waiting[u->waiting_count++] = *u->current.td;
+	else
+		offer(u, BH_MOMENT_OVER);
 }
 
 enum td_result uhci_isochronous_execute(struct bh_uhci *u)
 {
 	u->active_frame = u->frames_run;
-	if (u->first_walk)
-		offer(u, u->frames_begun < u->frames_due ? BH_MOMENT_LATE : BH_MOMENT_NOW);
+	if (!u->first_walk)
+		return TD_WAITS; /* queued too late for this frame */
+	if (u->walked_frame != (unsigned)(u->frnum + u->frames_begun - 1))
+		tell_missed(u); /* the walk of an earlier frame, which took too long */
+	else if (u->frames_begun < u->frames_due)
+		offer(u, BH_MOMENT_LATE);
+	else
+		offer_in_frame(u);
 	return u->current.result;
 }
 
@@ -64,8 +94,19 @@ void uhci_isochronous_retry(struct bh_uhci *u, enum bh_moment moment)
 	u->waiting_count = 0;
 	for (unsigned i = 0; i < count && uhci_running(u); i++) {
 		u->current = (struct execution){.td = &waiting[i], .result = TD_WAITS};
-		offer(u, moment);
+		if (moment == BH_MOMENT_NOW)
+			offer_in_frame(u);
+		else
+			offer(u, moment);
 	}
+}
+
+void uhci_isochronous_lost(struct bh_uhci *u)
+{
+	if (bh_list_empty(&u->bus.engine.streams))
+		return;
+	u->pending |= USBSTS_USBINT;
+	u->cause_ioc = true;
 }
 
 /* --- the coming frames ------------------------------------------------------------------- */

@@ -49,11 +49,13 @@ static void command_written(struct bh_uhci *u, uint32_t old, uint32_t now)
 		return;
 	}
 	if (now & USBCMD_HCRESET) {
-		uhci_host_reset(u);
+		uhci_host_reset(u, false);
 		return;
 	}
-	if ((old ^ now) & USBCMD_EGSM)
-		uhci_global_suspend(u, now & USBCMD_EGSM);
+	if ((old ^ now) & USBCMD_EGSM) {
+		uhci_global_suspend(u);
+		uhci_kick(u);
+	}
 	if ((old ^ now) & USBCMD_RS) {
 		if (now & USBCMD_RS)
 			uhci_start(u);
@@ -224,8 +226,6 @@ void uhci_registers_reset(struct bh_uhci *u)
 {
 	for (size_t i = 0; i < BH_COUNT(registers); i++)
 		store(u, &registers[i], 0, registers[i].reset);
-	for (size_t i = 0; i < u->config.ports; i++)
-		store(u, &port_register, i, port_register.reset);
-	u->cause_ioc = u->cause_short = false;
+	u->cause_ioc = u->cause_short = u->frame_ioc = false;
 	u->pending = 0;
 }

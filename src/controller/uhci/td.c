@@ -239,7 +239,9 @@ static void note_causes(struct bh_uhci *u, const struct execution *x, bool faile
 {
 	if (failed)
 		u->pending |= USBSTS_ERROR;
-	if (x->td->control & TD_IOC) {
+	if ((x->td->control & TD_IOC) && (x->td->control & TD_IOS)) {
+		u->frame_ioc = true;
+	} else if (x->td->control & TD_IOC) {
 		u->pending |= USBSTS_USBINT;
 		u->cause_ioc = true;
 	}

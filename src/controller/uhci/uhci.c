@@ -59,6 +59,16 @@ void uhci_update_interrupt(struct bh_uhci *u)
 	bh_pci_assert(&u->pci, wanted);
 }
 
+/* What was to be told at the end of the frame. */
+static void end_frame(struct bh_uhci *u)
+{
+	if (!u->frame_ioc)
+		return;
+	u->pending |= USBSTS_USBINT;
+	u->cause_ioc = true;
+	u->frame_ioc = false;
+}
+
 static void report_causes(struct bh_uhci *u)
 {
 	if (!u->pending)
@@ -79,6 +89,12 @@ static uint64_t now_us(const struct bh_uhci *u)
 bool uhci_running(const struct bh_uhci *u)
 {
 	return (u->usbcmd & USBCMD_RS) && !(u->usbsts & USBSTS_HCH);
+}
+
+/* Not while the bus sleeps (2.1.1, EGSM), nor where guest memory may not be accessed. */
+static bool executes(const struct bh_uhci *u)
+{
+	return uhci_running(u) && !(u->usbcmd & USBCMD_EGSM) && bh_pci_dma_allowed(&u->pci);
 }
 
 /* Frames that have begun since the epoch; the first began with it. */
@@ -102,7 +118,7 @@ uint16_t uhci_frame_number(struct bh_uhci *u)
 	if (u->frames_run - u->active_frame >= IDLE_AFTER_FRAMES)
 		uhci_kick(u);
 	due = frames_due(u, now_us(u));
-	if (!bh_pci_dma_allowed(&u->pci))
+	if (!executes(u))
 		return (uint16_t)((u->frnum + due - 1) & FRNUM_MASK);
 	if (u->frames_passed < due && !u->in_run)
 		bh_uhci_run(u);
@@ -169,7 +185,8 @@ void uhci_stop(struct bh_uhci *u)
 	}
 	u->usbcmd &= (uint16_t)~USBCMD_RS;
 	u->usbsts |= USBSTS_HCH;
-	u->waiting_count = 0;
+	u->waiting_count = 0; /* these stay as they are */
+	end_frame(u);
 	report_causes(u);
 	run_at(u, bh_bus_deadline(&u->bus));
 }
@@ -195,11 +212,11 @@ void uhci_bus_error(struct bh_uhci *u)
 	halt(u, USBSTS_HSE);
 }
 
-void uhci_host_reset(struct bh_uhci *u)
+void uhci_host_reset(struct bh_uhci *u, bool power_on)
 {
 	uhci_registers_reset(u);
 	u->waiting_count = 0;
-	uhci_port_reset_registers(u);
+	uhci_port_reset_registers(u, power_on);
 	uhci_update_interrupt(u);
 	run_at(u, bh_bus_deadline(&u->bus));
 }
@@ -247,7 +264,7 @@ static bool work(struct bh_uhci *u)
 
 static void begin_frame(struct bh_uhci *u)
 {
-	uhci_isochronous_retry(u, BH_MOMENT_OVER);
+	end_frame(u);
 	u->frames_begun++;
 	u->frames_run++;
 	u->counters.frames++;
@@ -264,9 +281,12 @@ static bool begin_frames(struct bh_uhci *u, uint64_t now)
 	uint64_t due = u->frames_due = frames_due(u, now);
 	bool progress = false;
 
+	if (u->frames_begun < due)
+		uhci_isochronous_retry(u, BH_MOMENT_OVER);
 	if (due - u->frames_begun > LATE_FRAMES) {
 		u->counters.frames_lost += due - u->frames_begun - LATE_FRAMES;
 		u->frames_begun = due - LATE_FRAMES;
+		uhci_isochronous_lost(u);
 	}
 	while (u->frames_begun < due && uhci_running(u)) {
 		u->counters.frames_late += u->frames_begun + 1 < due;
@@ -283,7 +303,7 @@ static uint64_t next_deadline(struct bh_uhci *u, uint64_t now)
 {
 	uint64_t deadline = bh_bus_deadline(&u->bus), frame;
 
-	if (!uhci_running(u) || !bh_pci_dma_allowed(&u->pci))
+	if (!executes(u))
 		return deadline;
 	if (u->unfinished || u->again)
 		return 0;
@@ -314,7 +334,7 @@ void bh_uhci_run(struct bh_uhci *u)
 		run_at(u, u->map_changed_us + MAP_SETTLES_US);
 		return;
 	}
-	if (uhci_running(u) && bh_pci_dma_allowed(&u->pci)) {
+	if (executes(u)) {
 		bool walked;
 
 		u->budget = SLICE_ENTRIES;
@@ -326,6 +346,7 @@ void bh_uhci_run(struct bh_uhci *u)
 	} else if (uhci_running(u)) {
 		u->frames_begun = u->frames_passed = frames_due(u, now); /* time goes on, nobody looks */
 		u->unfinished = u->again = false;
+		u->waiting_count = 0;
 	}
 	if (progress)
 		note_progress(u, now);
@@ -352,7 +373,7 @@ static const struct bh_pci_identity identity = {
 
 static void pci_reset(struct bh_pci *p)
 {
-	uhci_host_reset(bh_container_of(p, struct bh_uhci, pci));
+	uhci_host_reset(bh_container_of(p, struct bh_uhci, pci), true);
 }
 
 static void pci_dma_changed(struct bh_pci *p)

@@ -8,7 +8,8 @@
  *
  * OUT: a packet is sent once its batch was issued, and the guest hears so in its frame; an
  * isochronous OUT has no handshake (USB 2.0, 5.6.4). If by then the device has said what
- * became of it, the guest hears that. What the guest changed after it was issued is W.
+ * became of it, the guest hears that. What the guest changed after it was issued is W: what
+ * it shows instead is sent only if nothing that comes after it was, and otherwise missed.
  * IN: packets are drawn in order. From a host that takes time for it, what was asked for
  * in one frame is there some frames later: the first answer settles by how many the
  * stream lags, and what comes later than that is dropped, never delivered late.
@@ -29,6 +30,9 @@
 /* Packets that are asked for, or not handed out yet. */
 #define BH_ISOCHRONOUS_WINDOW  128u
 #define BH_ISOCHRONOUS_BATCHES 8u
+
+/* Frames without an offer after which a stream is another one: more than any interval in a frame list. */
+#define BH_ISOCHRONOUS_GAP 1024u
 
 /*
  * For an isochronous descriptor, bh_descriptor.chain says in which frame its turn is. The
@@ -54,9 +58,8 @@ struct bh_isochronous;
 struct bh_appointment {
 	uint64_t frame;
 	uint64_t id;
-	uint64_t buffer;
-	uint32_t token;
-	bool done;
+	bool done;    /* its outcome is known */
+	bool dropped; /* nobody is to be given it */
 };
 
 /* One host transfer: packets [first, first + count) of the stream, in one piece of memory. */
@@ -69,7 +72,11 @@ struct bh_isochronous_batch {
 	struct bh_packet *packets; /* offsets count from data */
 };
 
-/* Who carries them; as struct bh_carrier_ops. */
+/*
+ * Who carries them; as struct bh_carrier_ops. start and cancel may call
+ * bh_isochronous_complete(), for any batch that runs, and start bh_isochronous_reset(), where
+ * the device went away at that; nothing else of the engine.
+ */
 struct bh_isochronous_ops {
 	/* Ends with exactly one bh_isochronous_complete(), possibly before start returns. */
 	void (*start)(struct bh_isochronous *s, struct bh_isochronous_batch *b);
@@ -94,7 +101,8 @@ struct bh_isochronous {
 	struct bh_packet *packets;
 	struct bh_appointment *appointments;
 	struct bh_isochronous_batch batches[BH_ISOCHRONOUS_BATCHES];
-	struct bh_descriptor last; /* the last one gathered */
+	bool gathered;             /* since the stream began: */
+	struct bh_descriptor last; /* the last one */
 	uint32_t interval;         /* frames between it and the one before */
 
 	/* state */
@@ -103,7 +111,9 @@ struct bh_isochronous {
 	uint32_t lag;           /* IN: frames from asking to having */
 	bool lag_known;
 	unsigned misses; /* in a row */
+	bool looked;     /* ahead, in this frame: once is enough, whatever hangs in it */
 	bool issuing;    /* inside ops->start */
+	unsigned resets; /* so far */
 	struct bh_list link; /* engine->streams, while there are packets or batches */
 };
 
@@ -119,17 +129,20 @@ void bh_isochronous_finish(struct bh_isochronous *s);
 
 /*
  * The descriptor is active, and its turn is in the frame that its chain says; frames never
- * go back, but by a fresh start that leaves a gap of BH_ISOCHRONOUS_WINDOW frames at least.
+ * go back, and a fresh start leaves a gap of more than BH_ISOCHRONOUS_GAP frames.
  * BH_ANSWER_BUSY comes at BH_MOMENT_NOW only: it may be answered better within the frame
  * (source->ready will be called), and has to be offered once more when the frame is over.
  * BH_ANSWER_MISSED: it stays as it is, for good.
  */
 enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment);
 
-/* The batch has ended; what became of each packet is in it. Once for each start (asserted). */
+/*
+ * The batch has ended; what became of each packet is in it. Once for each start (asserted).
+ * Calls source->ready, but not inside start.
+ */
 void bh_isochronous_complete(struct bh_isochronous *s, struct bh_isochronous_batch *b);
 
-/* Forget it all, cancel what is running. */
+/* Forget it all, cancel what is running. Its memory goes when nothing is. */
 void bh_isochronous_reset(struct bh_isochronous *s);
 
 bool bh_isochronous_running(const struct bh_isochronous *s);

@@ -195,7 +195,7 @@ struct bh_device {
 	/*
 	 * True if every transfer it holds ends by itself, without anything more from
 	 * the guest: a batch to such a device never has to be broken up for fear that
-	 * the guest waits for its first packet.
+	 * the guest waits for its first packet. May change with the configuration.
 	 */
 	bool finishes;
 	/* How what is sent to it is verified; may be set by whoever attaches it. */
