@@ -74,7 +74,7 @@ static uint8_t status_change(const struct hub *h)
 {
 	unsigned bits = 0;
 
-	for (unsigned i = 0; i < h->standard.device.hub_ports; i++)
+	for (unsigned i = 0; i < BH_COUNT(h->ports); i++) /* those it does not have never change either */
 		bits |= (unsigned)(h->ports[i].change != 0) << (i + 1);
 	return (uint8_t)bits;
 }

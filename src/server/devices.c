@@ -74,26 +74,30 @@ static const struct bh_option_key zero_keys[] = {
 	{.key = "pattern", .value = "0|1|2", .help = "zeros; byte i of a packet is i % 63; zeros, and takes anything; default 0"},
 	{.key = "iso-interval", .value = "N", .help = "bInterval of the isochronous endpoints, 1 to 16; default 4"},
 	{.key = "interrupt-interval", .value = "N", .help = "bInterval of the interrupt endpoints, 1 to 255; default 1"},
+	{.key = "delay", .value = "US", .help = "transfers end that many microseconds later, at most 10000000; default 0"},
 	{0},
 };
 
 static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	unsigned long pattern = 0, isochronous = 0, interrupt = 0;
+	unsigned long pattern = 0, isochronous = 0, interrupt = 0, delay = 0;
 	struct bh_zero_config config;
 	int r = bh_options_number(o, "pattern", 0, 2, &pattern, error);
 
-	(void)loop;
 	if (!r)
 		r = bh_options_number(o, "iso-interval", 1, 16, &isochronous, error);
 	if (!r)
 		r = bh_options_number(o, "interrupt-interval", 1, 255, &interrupt, error);
+	if (!r)
+		r = bh_options_number(o, "delay", 0, 10000000, &delay, error);
 	if (r)
 		return r;
 	config = (struct bh_zero_config){
 		.pattern = (unsigned)pattern,
 		.isochronous_interval = (unsigned)isochronous,
 		.interrupt_interval = (unsigned)interrupt,
+		.delay_us = (unsigned)delay,
+		.loop = loop,
 	};
 	return created(bh_zero_create(&config, ret), o, error);
 }
@@ -178,12 +182,15 @@ static const struct bh_option_key serial_keys[] = {
 	{.key = "tcp-listen", .value = "HOST:PORT", .help = "listens there, and serves one after another; port 0: any"},
 	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
 	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},
+	{.key = "rate", .value = "N", .help = "bytes/s that the guest gets at most, for one that drops what it cannot look at; default: any"},
 	{0},
 };
 
 static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
 	const char *pty = bh_options_get(o, "pty");
+	unsigned long rate = 0;
+	int r;
 	struct bh_serial_config config = {
 		.pty = pty && strcmp(pty, "off"),
 		.tcp = bh_options_get(o, "tcp"),
@@ -192,6 +199,10 @@ static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_
 		.input = bh_options_get(o, "input"),
 	};
 
+	r = bh_options_number(o, "rate", 1, UINT32_MAX, &rate, error);
+	if (r)
+		return r;
+	config.rate = (uint32_t)rate;
 	if (config.pty && strcmp(pty, "on"))
 		config.link = pty;
 	return bh_serial_create(loop, &config, ret, error, BH_ERROR_SIZE);

@@ -45,7 +45,7 @@ static enum bh_answer offer(struct bh_uhci *u, enum bh_moment moment)
 	token = u->route.token; /* looking ahead may find another route */
 	uhci_td_describe(u->current.td, &u->route, BH_FRAME_CHAIN | frame_now(u), &d);
 	answer = bh_bus_offer_isochronous(&u->bus, &token, &d, moment);
-	if (answer == BH_ANSWER_MISSED)
+	if (answer == BH_ANSWER_MISSED || answer == BH_ANSWER_FAULT)
 		tell_missed(u);
 	if (answer == BH_ANSWER_FAULT) {
 		uhci_bus_error(u);
