@@ -1,7 +1,8 @@
 /*
- * Keyboard, mouse and tablet as USB devices: descriptors, class requests, the interrupt
- * endpoint, idle repetition, remote wakeup. What is said in text is hid_text.c, how it looks
- * as a report hid_report.c, where it comes from besides calls hid_feed.c.
+ * Keyboard, mouse and tablet as USB devices: class requests, the interrupt endpoint, idle
+ * repetition, remote wakeup. What is said in text is hid_text.c, how it looks as a report
+ * hid_report.c, where it comes from besides calls hid_feed.c, what they say they are
+ * hid_descriptors.c.
  *
  * HID 1.11, done: descriptors (6.2), GET_REPORT and SET_REPORT (7.2.1, 7.2.2; input, and
  * output of the keyboard's LEDs), GET_IDLE and SET_IDLE (7.2.3, 7.2.4), GET_PROTOCOL and
@@ -27,21 +28,11 @@
 #include <base/list.h>
 #include <base/util.h>
 
+#include "hid_descriptors.h"
 #include "hid_feed.h"
 #include "hid_report.h"
 #include "hid_text.h"
 #include "standard.h"
-
-/* pid.codes' numbers for tests; the first is the disk's. */
-#define VENDOR_ID        0x1209
-#define PRODUCT_ID_FIRST 0x0002
-
-#define ENDPOINT (0x01 | BH_ENDPOINT_IN)
-
-#define DESCRIPTOR_HID    0x21 /* 7.1 */
-#define DESCRIPTOR_REPORT 0x22
-#define HID_DESCRIPTOR_AT (9 + 9) /* in the configuration */
-#define CONFIGURATION_SIZE (9 + 9 + 9 + 7)
 
 #define QUEUE_DEFAULT 4096u
 #define IDLE_UNIT_MS  4u
@@ -61,11 +52,7 @@ struct hid {
 	uv_loop_t *loop;
 	enum bh_hid_kind kind;
 	unsigned buttons;
-	struct bh_description description;
-	uint8_t device_descriptor[18];
-	uint8_t configuration[CONFIGURATION_SIZE];
-	const uint8_t *configurations[1];
-	const char *strings[2];
+	struct bh_hid_descriptors descriptors;
 	void (*log)(void *data, const char *text);
 	void *log_data;
 
@@ -106,7 +93,7 @@ static struct hid *of_standard(struct bh_standard *s)
 	return bh_container_of(s, struct hid, standard);
 }
 
-/* --- the queue --------------------------------------------------------------------------------- */
+/* --- the queue ---------------------------------------------------------------------- */
 
 static struct bh_hid_event *queue_first(struct queue *q)
 {
@@ -124,7 +111,7 @@ static void queue_append(struct queue *q, const struct bh_hid_event *e)
 	q->events[(q->first + q->count++) % q->size] = *e;
 }
 
-/* --- idle repetition (7.2.4) --------------------------------------------------------------------- */
+/* --- idle repetition (7.2.4) -------------------------------------------------------- */
 
 static uint64_t now_ms(void)
 {
@@ -172,7 +159,7 @@ static void set_idle(struct hid *h, uint8_t idle)
 	}
 }
 
-/* --- reports ---------------------------------------------------------------------------------------- */
+/* --- reports ------------------------------------------------------------------------ */
 
 /* Takes what one report can show of a way that is left. */
 static int8_t step(int16_t *left, int steps)
@@ -270,7 +257,7 @@ static void end_transfers(struct hid *h, enum bh_status status)
 	}
 }
 
-/* --- input --------------------------------------------------------------------------------------------- */
+/* --- input -------------------------------------------------------------------------- */
 
 static void wake(struct hid *h)
 {
@@ -369,7 +356,7 @@ static void feed_log(void *owner, const char *text, bool bad_line)
 		h->log(h->log_data, text);
 }
 
-/* --- class requests (7.2) ------------------------------------------------------------------------------- */
+/* --- class requests (7.2) ----------------------------------------------------------- */
 
 enum {
 	GET_INTERFACE_DESCRIPTOR = BH_REQUEST(0x81, 6),
@@ -387,13 +374,12 @@ enum { REPORT_INPUT = 1, REPORT_OUTPUT };
 
 static void get_descriptor(const struct hid *h, uint16_t value, struct bh_transfer *t)
 {
-	size_t n;
-	const uint8_t *p = bh_hid_report_descriptor(h->kind, h->buttons, &n);
+	const struct bh_hid_descriptors *d = &h->descriptors;
 
-	if (value == DESCRIPTOR_REPORT << 8)
-		bh_answer(t, p, n);
-	else if (value == DESCRIPTOR_HID << 8)
-		bh_answer(t, h->configuration + HID_DESCRIPTOR_AT, 9);
+	if (value == BH_HID_DESCRIPTOR_REPORT << 8)
+		bh_answer(t, d->report, d->report_size);
+	else if (value == BH_HID_DESCRIPTOR_HID << 8)
+		bh_answer(t, d->hid, d->hid[0]);
 	else
 		bh_refuse(t);
 }
@@ -482,7 +468,7 @@ static void control(struct hid *h, struct bh_transfer *t)
 	}
 }
 
-/* --- the device -------------------------------------------------------------------------------------------- */
+/* --- the device --------------------------------------------------------------------- */
 
 static void hid_submit(struct bh_device *device, struct bh_transfer *t)
 {
@@ -537,11 +523,11 @@ static void endpoints_changed(struct bh_standard *s, int interface)
 
 static void endpoint_halted(struct bh_standard *s, uint8_t endpoint, bool halted)
 {
-	if (halted && endpoint == ENDPOINT)
+	if (halted && endpoint == BH_HID_ENDPOINT)
 		end_transfers(of_standard(s), BH_STALL);
 }
 
-/* --- the end ------------------------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 static void part_closed(struct hid *h)
 {
@@ -591,7 +577,7 @@ static void hid_destroy(struct bh_device *device)
 	bh_hid_close(device, NULL, NULL);
 }
 
-/* --- what can be asked ------------------------------------------------------------------------------------------ */
+/* --- what can be asked -------------------------------------------------------------- */
 
 static const char *const kind_names[] = {
 	[BH_HID_KEYBOARD] = "keyboard",
@@ -633,60 +619,7 @@ struct bh_hid_counters bh_hid_counters(const struct bh_device *device)
 	return c;
 }
 
-/* --- creation ------------------------------------------------------------------------------------------------------ */
-
-/* Low speed is as it was when there was no other: USB 1.1. */
-static void make_device_descriptor(struct hid *h, enum bh_speed speed)
-{
-	bool low = speed == BH_SPEED_LOW;
-	const uint8_t bytes[] = {
-		18, BH_DESCRIPTOR_DEVICE,
-		BH_LE16(low ? 0x0110 : 0x0200), /* bcdUSB */
-		0, 0, 0,                        /* class: see the interface */
-		low ? 8 : 64,                   /* bMaxPacketSize0 */
-		BH_LE16(VENDOR_ID), BH_LE16(PRODUCT_ID_FIRST + h->kind),
-		BH_LE16(0x0100), /* bcdDevice */
-		1, 2, 0,         /* manufacturer, product, no serial number */
-		1,               /* bNumConfigurations */
-	};
-
-	memcpy(h->device_descriptor, bytes, sizeof(bytes));
-}
-
-static size_t report_descriptor_size(const struct hid *h)
-{
-	size_t n;
-
-	bh_hid_report_descriptor(h->kind, h->buttons, &n);
-	return n;
-}
-
-/* Keys are asked for each 10 ms, as ever; pointers more often where the speed allows it (USB 2.0, 5.7.4). */
-static void make_configuration(struct hid *h, enum bh_speed speed)
-{
-	uint8_t protocol = h->kind == BH_HID_KEYBOARD ? 1 : h->kind == BH_HID_MOUSE ? 2 : 0;
-	uint8_t interval = speed == BH_SPEED_LOW || h->kind == BH_HID_KEYBOARD ? 10 : 4;
-	const uint8_t bytes[] = {
-		9, BH_DESCRIPTOR_CONFIGURATION, BH_LE16(CONFIGURATION_SIZE),
-		1,    /* bNumInterfaces */
-		1,    /* bConfigurationValue */
-		0,    /* iConfiguration */
-		0xa0, /* powered by the bus, remote wakeup */
-		50,   /* bMaxPower: 100 mA */
-		9, BH_DESCRIPTOR_INTERFACE, 0, 0,
-		1,                              /* bNumEndpoints */
-		0x03, protocol != 0, protocol,  /* HID; boot interface: keyboard, mouse */
-		0,                              /* iInterface */
-		9, DESCRIPTOR_HID,
-		BH_LE16(0x0111),                /* bcdHID */
-		0,                              /* bCountryCode */
-		1, DESCRIPTOR_REPORT, BH_LE16(report_descriptor_size(h)),
-		7, BH_DESCRIPTOR_ENDPOINT, ENDPOINT, BH_INTERRUPT, BH_LE16(bh_hid_report_length(h->kind)), interval,
-	};
-	_Static_assert(sizeof(bytes) == CONFIGURATION_SIZE, "as it says of itself");
-
-	memcpy(h->configuration, bytes, sizeof(bytes));
-}
+/* --- creation ----------------------------------------------------------------------- */
 
 static int invalid(char *error, size_t error_size, const char *what)
 {
@@ -707,28 +640,6 @@ static int check_config(const struct bh_hid_config *c, char *error, size_t error
 	if (c->path && !*c->path)
 		return invalid(error, error_size, "the file has no name; say which, or none at all");
 	return 0;
-}
-
-static void describe(struct hid *h, enum bh_speed speed)
-{
-	static const char *const products[] = {
-		[BH_HID_KEYBOARD] = "Bulkhead Keyboard",
-		[BH_HID_MOUSE] = "Bulkhead Mouse",
-		[BH_HID_TABLET] = "Bulkhead Tablet",
-	};
-
-	make_device_descriptor(h, speed);
-	make_configuration(h, speed);
-	h->configurations[0] = h->configuration;
-	h->strings[0] = "Bulkhead";
-	h->strings[1] = products[h->kind];
-	h->description = (struct bh_description){
-		.device = h->device_descriptor,
-		.configurations = h->configurations,
-		.configuration_count = 1,
-		.strings = h->strings,
-		.string_count = 2,
-	};
 }
 
 static const struct bh_device_ops hid_ops;
@@ -766,8 +677,8 @@ int bh_hid_create(struct uv_loop_s *loop, const struct bh_hid_config *config, st
 	h->log = config->log;
 	h->log_data = config->log_data;
 	bh_list_init(&h->transfers);
-	describe(h, config->speed);
-	bh_standard_init(&h->standard, &hid_ops, &hid_standard_ops, &h->description, config->speed);
+	bh_hid_describe(&h->descriptors, h->kind, h->buttons, config->speed);
+	bh_standard_init(&h->standard, &hid_ops, &hid_standard_ops, &h->descriptors.description, config->speed);
 	r = open_feed(h, config->path, error, error_size);
 	if (r)
 		goto err_free;

@@ -53,7 +53,7 @@ struct bh_hid_feed {
 
 static void go_on(struct bh_hid_feed *f);
 
-/* --- the end --------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------ */
 
 static void free_feed(struct bh_hid_feed *f)
 {
@@ -103,7 +103,7 @@ void bh_hid_feed_close(struct bh_hid_feed *f)
 	settle(f);
 }
 
-/* --- lines ------------------------------------------------------------------------------------ */
+/* --- lines -------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4)))
 static void tell(struct bh_hid_feed *f, bool bad_line, const char *format, ...)
@@ -186,7 +186,7 @@ void bh_hid_feed_resume(struct bh_hid_feed *f)
 	go_on(f);
 }
 
-/* --- a regular file ------------------------------------------------------------------------------ */
+/* --- a regular file ----------------------------------------------------------------- */
 
 static void file_read(uv_fs_t *request)
 {
@@ -222,7 +222,7 @@ static void read_file(struct bh_hid_feed *f)
 		tell(f, false, "%s: cannot be read: %s; nothing more comes from it", f->path, uv_strerror(r));
 }
 
-/* --- a FIFO ---------------------------------------------------------------------------------------- */
+/* --- a FIFO ------------------------------------------------------------------------- */
 
 static void fifo_readable(uv_poll_t *poll, int status, int events)
 {
@@ -297,7 +297,7 @@ static void reopen_fifo(struct bh_hid_feed *f)
 		     r == -ENOTSUP ? "it is a FIFO no more" : strerror(-r));
 }
 
-/* --- both ---------------------------------------------------------------------------------------------- */
+/* --- both --------------------------------------------------------------------------- */
 
 /* Everything in the buffer has been taken, or is the beginning of a line. */
 static void read_more(struct bh_hid_feed *f)

@@ -1,6 +1,6 @@
 /*
  * What is down and where the pointer is, and how that looks as a report: boot reports
- * (HID, appendix B) and those of the report descriptors, which are here, too.
+ * (HID, appendix B) and those that the report descriptors (hid_descriptors.c) describe.
  */
 #ifndef FUNCTION_HID_REPORT_H
 #define FUNCTION_HID_REPORT_H
@@ -33,8 +33,5 @@ size_t bh_hid_report(enum bh_hid_kind kind, bool boot, const struct bh_hid_state
 
 /* The length of reports in the report protocol, which is the largest. */
 uint8_t bh_hid_report_length(enum bh_hid_kind kind);
-
-/* The report descriptor for this kind with so many buttons (keyboard: any number); static. */
-const uint8_t *bh_hid_report_descriptor(enum bh_hid_kind kind, unsigned buttons, size_t *ret_length);
 
 #endif

@@ -26,7 +26,7 @@ struct parser {
 	size_t error_size;
 };
 
-/* --- telling what is wrong --------------------------------------------------------------- */
+/* --- telling what is wrong ---------------------------------------------------------- */
 
 __attribute__((format(printf, 2, 3)))
 static int wrong(const struct parser *p, const char *format, ...)
@@ -59,7 +59,7 @@ static struct shown show(struct word w)
 	return s;
 }
 
-/* --- words ----------------------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------------- */
 
 static bool blank(char c)
 {
@@ -111,7 +111,7 @@ static int number(const struct parser *p, struct word *rest, long min, long max,
 	return 0;
 }
 
-/* --- events ---------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------- */
 
 static int add(const struct parser *p, struct bh_hid_event e)
 {
@@ -137,7 +137,7 @@ static int add_code(const struct parser *p, enum bh_hid_event_type type, uint8_t
 	return add(p, (struct bh_hid_event){.type = type, .code = code});
 }
 
-/* --- keyboard -------------------------------------------------------------------------------- */
+/* --- keyboard ----------------------------------------------------------------------- */
 
 static int type_character(const struct parser *p, char c)
 {
@@ -249,7 +249,7 @@ static int do_up(const struct parser *p, struct word rest, const char *usage)
 	return do_keys(p, rest, usage, false, true);
 }
 
-/* --- mouse and tablet -------------------------------------------------------------------------- */
+/* --- mouse and tablet --------------------------------------------------------------- */
 
 static int do_move(const struct parser *p, struct word rest, const char *usage)
 {
@@ -328,7 +328,7 @@ static int do_click(const struct parser *p, struct word rest, const char *usage)
 	return r ? r : add_code(p, BH_HID_UP, b);
 }
 
-/* --- commands ------------------------------------------------------------------------------------ */
+/* --- commands ----------------------------------------------------------------------- */
 
 #define KEYBOARD (1u << BH_HID_KEYBOARD)
 #define MOUSE    (1u << BH_HID_MOUSE)

@@ -74,7 +74,7 @@ static uint8_t status_change(const struct hub *h)
 {
 	unsigned bits = 0;
 
-	for (unsigned i = 0; i < h->standard.device.hub_ports; i++)
+	for (unsigned i = 0; i < BH_COUNT(h->ports); i++) /* those it does not have never change either */
 		bits |= (unsigned)(h->ports[i].change != 0) << (i + 1);
 	return (uint8_t)bits;
 }
@@ -475,7 +475,7 @@ static const uint8_t device_descriptor[] = {
 	BH_LE16(0x0200), /* bcdUSB */
 	9, 0, 0,         /* a hub; full speed */
 	64,
-	BH_LE16(0x1209), BH_LE16(0x0002), /* pid.codes, for tests */
+	BH_LE16(0x1209), BH_LE16(0x0005), /* pid.codes, for tests */
 	BH_LE16(0x0100),
 	1, 2, 0, /* strings */
 	1,

@@ -19,6 +19,9 @@
 #define CONTROL_PACKET  64u
 #define ONLY_CONFIGURATION 1u
 
+/* Byte times of a frame that may be promised: 90 % (5.6.4). */
+#define RESERVABLE (BH_SIMULATED_FRAME_BYTE_TIMES * 9 / 10)
+
 static const struct bh_endpoint_info control_info = {.address = 0, .type = BH_CONTROL, .max_packet = CONTROL_PACKET};
 
 struct simulated;
@@ -78,6 +81,11 @@ static struct simulated *of_device(const struct bh_device *d)
 static bool is_in(const struct simulated_endpoint *ep)
 {
 	return ep->info->address & BH_ENDPOINT_IN;
+}
+
+static bool is_isochronous(const struct simulated_endpoint *ep)
+{
+	return ep->info->type == BH_ISOCHRONOUS;
 }
 
 static struct simulated_endpoint *find_endpoint(struct simulated *s, uint8_t address)
@@ -162,15 +170,16 @@ static void flush(struct simulated *s)
 static bool kind_fits(const struct bh_simulated_fault *fault, const struct simulated_endpoint *ep)
 {
 	switch (fault->kind) {
-	case BH_SIMULATED_STALL:
 	case BH_SIMULATED_BUS_ERROR:
 	case BH_SIMULATED_NO_RESPONSE:
 	case BH_SIMULATED_DISCONNECT:
 		return true;
+	case BH_SIMULATED_STALL: /* handshakes, which isochronous packets have not (8.5.5) */
+		return !is_isochronous(ep);
 	case BH_SIMULATED_NAK:
-		return fault->value > 0;
+		return !is_isochronous(ep) && fault->value > 0;
 	case BH_SIMULATED_HANG:
-		return !ep->device->config.finishes;
+		return !is_isochronous(ep) && !ep->device->config.finishes;
 	case BH_SIMULATED_BABBLE:
 		return is_in(ep);
 	case BH_SIMULATED_SHORT:
@@ -244,16 +253,21 @@ static void count_packet(struct pending *p, uint32_t length)
 	p->progressed = true;
 }
 
-static void move_out(struct pending *p, uint32_t length)
+/* The device takes a packet of an OUT. */
+static void hear(struct simulated_endpoint *ep, const struct bh_transfer *t, uint32_t offset, uint32_t length)
 {
-	struct simulated_endpoint *ep = p->endpoint;
 	const struct bh_simulated_config *config = &ep->device->config;
 	uint8_t bytes[MAX_PACKET];
 
-	bh_transfer_read(p->transfer, p->moved, bytes, length);
+	bh_transfer_read(t, offset, bytes, length);
 	ep->count.checksum = bh_simulated_checksum(ep->count.checksum, bytes, length);
 	if (config->sink)
 		config->sink(config->sink_data, ep->info->address, bytes, length);
+}
+
+static void move_out(struct pending *p, uint32_t length)
+{
+	hear(p->endpoint, p->transfer, p->moved, length);
 	count_packet(p, length);
 	if (out_is_over(p))
 		end(p, BH_SUCCESS);
@@ -339,11 +353,52 @@ static void move_control(struct pending *p)
 	end(p, BH_SUCCESS);
 }
 
+static uint32_t next_length(const struct pending *p);
+
+/*
+ * One packet, in its interval or not at all; the next one has its turn in the next, whatever
+ * became of this one.
+ */
+static void move_isochronous(struct pending *p, const struct bh_simulated_fault *f)
+{
+	struct bh_packet *packet = &p->transfer->packets[p->packets];
+	struct simulated_endpoint *ep = p->endpoint;
+	uint32_t length = f && f->kind == BH_SIMULATED_SHORT ? f->value : next_length(p);
+	uint8_t bytes[MAX_PACKET];
+
+	if (f && f->kind != BH_SIMULATED_SHORT) {
+		packet->status = f->kind == BH_SIMULATED_BUS_ERROR     ? BH_BUS_ERROR
+		                 : f->kind == BH_SIMULATED_NO_RESPONSE ? BH_NO_RESPONSE
+		                                                       : BH_BABBLE;
+		ep->count.bytes += f->kind == BH_SIMULATED_LONG ? f->value : 0;
+		p->packets++;
+	} else if (is_in(ep) && length > packet->length) {
+		packet->status = BH_BABBLE;
+		p->packets++;
+	} else {
+		for (uint32_t i = 0; is_in(ep) && i < length; i++)
+			bytes[i] = bh_simulated_pattern(ep->count.bytes + i);
+		if (is_in(ep))
+			bh_transfer_write(p->transfer, packet->offset, bytes, length);
+		else
+			hear(ep, p->transfer, packet->offset, length);
+		packet->actual = length;
+		packet->status = BH_SUCCESS;
+		count_packet(p, length);
+	}
+	if (p->packets == p->transfer->packet_count)
+		end(p, BH_SUCCESS);
+}
+
 static void strike(struct pending *p, const struct bh_simulated_fault *f)
 {
 	struct simulated_endpoint *ep = p->endpoint;
 	struct simulated *s = ep->device;
 
+	if (is_isochronous(ep) && f->kind != BH_SIMULATED_DISCONNECT) {
+		move_isochronous(p, f);
+		return;
+	}
 	switch (f->kind) {
 	case BH_SIMULATED_STALL:
 		ep->halted = ep->info->type != BH_CONTROL;
@@ -386,6 +441,8 @@ static uint32_t next_length(const struct pending *p)
 	const struct bh_transfer *t = p->transfer;
 	uint32_t max = p->endpoint->info->max_packet;
 
+	if (is_isochronous(p->endpoint))
+		return is_in(p->endpoint) ? max : BH_MIN(max, t->packets[p->packets].length);
 	if (p->endpoint->info->type == BH_CONTROL)
 		return p->packets == 0 ? sizeof(struct bh_setup) : 0;
 	return is_in(p->endpoint) && t->length ? max : BH_MIN(max, t->length - p->moved);
@@ -401,10 +458,14 @@ static void move_packet(struct pending *p)
 	p->begun = true;
 	if (ep->info->type == BH_INTERRUPT)
 		ep->idle_until = ep->device->bus->frame + BH_MAX(ep->info->interval, 1u);
+	if (is_isochronous(ep)) /* a power of two (9.6.6) */
+		ep->idle_until = ep->device->bus->frame + (1u << (BH_MIN(BH_MAX(ep->info->interval, 1u), 16u) - 1));
 	if (ep->halted)
 		end(p, BH_STALL);
 	else if (take_fault(ep, &fault))
 		strike(p, &fault);
+	else if (is_isochronous(ep))
+		move_isochronous(p, NULL);
 	else if (ep->info->type == BH_CONTROL)
 		move_control(p);
 	else if (is_in(ep))
@@ -415,25 +476,42 @@ static void move_packet(struct pending *p)
 
 /* --- frames ----------------------------------------------------------------------------- */
 
+static bool has_turn(const struct simulated_endpoint *ep, uint32_t left)
+{
+	uint64_t frame = ep->device->bus->frame;
+	const struct pending *p = head_of(ep);
+
+	return p->first_frame <= frame && !p->hangs && ep->idle_until <= frame &&
+	       next_length(p) + BH_SIMULATED_OVERHEAD <= left;
+}
+
 /* One packet of the endpoint, if there is one and the frame has room. */
 static bool take_turn(struct simulated_endpoint *ep, uint32_t *left)
 {
-	uint64_t frame = ep->device->bus->frame;
-	struct pending *p = head_of(ep);
-	uint32_t cost = next_length(p) + BH_SIMULATED_OVERHEAD;
-
-	if (p->first_frame > frame || p->hangs || ep->idle_until > frame || cost > *left)
+	if (!has_turn(ep, *left))
 		return false;
-	*left -= cost;
-	move_packet(p);
+	*left -= next_length(head_of(ep)) + BH_SIMULATED_OVERHEAD;
+	move_packet(head_of(ep));
 	return true;
 }
 
-/* Packets of the frame under way, in turn, until nobody has one that fits. */
+static struct simulated_endpoint *find_isochronous(const struct bh_simulated_bus *b, uint32_t left)
+{
+	bh_list_each(ep, &b->ring, struct simulated_endpoint, link)
+		if (is_isochronous(ep) && has_turn(ep, left))
+			return ep;
+	return NULL;
+}
+
+/* Packets of the frame under way: isochronous ones, then the others in turn, until nobody has one that fits. */
 static void carry_out(struct bh_simulated_bus *b)
 {
 	uint32_t left = BH_SIMULATED_FRAME_BYTE_TIMES;
 	const struct bh_list *refused = NULL; /* the first of those in turn that had none */
+	struct simulated_endpoint *first;
+
+	while ((first = find_isochronous(b, left)))
+		take_turn(first, &left);
 
 	while (!bh_list_empty(&b->ring) && b->ring.next != refused) {
 		struct simulated_endpoint *ep = bh_container_of(b->ring.next, struct simulated_endpoint, link);
@@ -612,6 +690,21 @@ static const struct bh_endpoint_info *simulated_endpoint_info(const struct bh_de
 	return s->configured && ep ? ep->info : NULL;
 }
 
+/* Bus time that is the endpoint's in each frame, whatever its interval. */
+static uint32_t reserved(const struct bh_endpoint_info *info)
+{
+	return info->type == BH_ISOCHRONOUS ? info->max_packet + BH_SIMULATED_OVERHEAD : 0;
+}
+
+static uint32_t reserved_by_all(const struct simulated *s)
+{
+	uint32_t sum = 0;
+
+	for (unsigned i = 0; i < s->endpoint_count; i++)
+		sum += reserved(s->endpoints[i].info);
+	return sum;
+}
+
 static void simulated_destroy(struct bh_device *d)
 {
 	struct simulated *s = of_device(d);
@@ -622,6 +715,7 @@ static void simulated_destroy(struct bh_device *d)
 	bh_list_each(f, &s->faults, struct fault, link)
 		drop_fault(f);
 	bh_list_remove(&s->link);
+	s->bus->reserved -= reserved_by_all(s);
 	free(s);
 }
 
@@ -641,7 +735,7 @@ static const struct bh_device_ops simulated_ops = {
 static bool endpoint_can_be(const struct bh_endpoint_info *info)
 {
 	return (info->address & 15) && !(info->address & 0x70) &&
-	       (info->type == BH_BULK || info->type == BH_INTERRUPT) && info->max_packet > 0 &&
+	       info->type != BH_CONTROL && info->max_packet > 0 &&
 	       bh_simulated_packets_per_frame(info->max_packet) > 0 && info->max_packet <= MAX_PACKET;
 }
 
@@ -683,6 +777,11 @@ struct bh_device *bh_simulated_create(struct bh_simulated_bus *b, const struct b
 		}
 		add_endpoint(s, info);
 	}
+	if (reserved_by_all(s) > RESERVABLE - b->reserved) {
+		free(s);
+		return NULL;
+	}
+	b->reserved += reserved_by_all(s);
 	bh_list_append(&b->devices, &s->link);
 	return &s->device;
 }

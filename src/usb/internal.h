@@ -53,7 +53,6 @@ struct bh_control {
 	enum bh_status status;
 	bool cancelling;
 	bool status_early;     /* the guest went to STATUS while an IN was running */
-	bool ended_short;      /* the packet that ends a short IN was handed out */
 };
 
 /* A device in a port, with what the bus keeps of it. */

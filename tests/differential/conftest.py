@@ -28,21 +28,22 @@ def image(path):
 
 
 @contextlib.contextmanager
-def machine(options=()):
-    """The two controllers in one QEMU, each with a disk of the same content."""
+def machine(kind):
+    """The two controllers in one QEMU, each with a disk of the same content; ours is of the kind given."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(lab.scratch("differential-"))
         # Not under build/: a socket's path has at most 107 characters.
         sockets = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bulkhead-")))
         control, monitor = sockets / "control", sockets / "monitor"
         server = stack.enter_context(lab.BulkheadDisk(image(directory / "ours.img"),
-                                                      options=["--control", control, *options]))
+                                                      controller=kind, options=["--control", control]))
         address = {"path": str(server.socket), "type": "unix"}
         file = str(image(directory / "qemu.img")).replace(",", ",,")
         q = stack.enter_context(qtest.Qtest(sockets, [
             "-device", f"piix3-usb-uhci,id=uhci,addr={QEMU_SLOT}",
             "-drive", f"if=none,id=disk,format=raw,file={file}",
             "-device", "usb-storage,bus=uhci.0,port=1,drive=disk",
+            "-audiodev", "none,id=silence",
             "-qmp", f"unix:{monitor},server=on,wait=off",
             "-device", json.dumps({"driver": "vfio-user-pci", "addr": str(OUR_SLOT), "socket": address})]))
         yield (controller.QemuUhci(q, QEMU_SLOT, 0xC000, 1 << 20, hands.QemuHands(monitor)),
@@ -57,8 +58,9 @@ def prepared():
 
 
 @pytest.fixture(scope="session")
-def pair(prepared):
-    with machine() as both:
+def pair(prepared, request):
+    """With batches as they are, unless a test asks for another kind of controller."""
+    with machine(getattr(request, "param", "uhci")) as both:
         yield both
 
 

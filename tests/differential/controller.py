@@ -8,8 +8,8 @@ memory, so that they can be compared.
 import struct
 import time
 
-from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PR,
-                  QUEUE, REGISTERS, RS, SETUP, USBCMD, USBINTR, USBSTS, token)
+from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PORTSC2,
+                  PR, QUEUE, REGISTERS, RS, SETUP, USBCMD, USBINTR, USBSTS, token)
 
 ADDRESS = 5  # of the device under test
 CONFIG_COMMAND, CONFIG_STATUS, CONFIG_BAR4 = 0x04, 0x06, 0x20
@@ -30,7 +30,7 @@ class Controller:
 
     def __init__(self, qtest, slot, io, base, hands):
         self.qtest, self.slot, self.io, self.base, self.hands = qtest, slot, io, base, hands
-        self.plugged = False
+        self.plugged = []
         self.words = memoryview(qtest.memory).cast("I")
         qtest.config_put(slot, CONFIG_BAR4, 4, io)
         qtest.config_put(slot, CONFIG_COMMAND, 2, COMMAND_IO | COMMAND_MASTER)
@@ -97,9 +97,9 @@ class Controller:
 
     def td(self, number, link, pid, length, address=ADDRESS, endpoint=0, buffer=None, toggle=0, flags=ACTIVE, cerr=3,
            actlen=0, data=None, masked=False, maxlen=None):
-        """`buffer`: offset among the buffers; by default each descriptor has one of its own, for up to 64 bytes. `data` is put there.
+        """`buffer`: offset among the buffers; by default each descriptor has one of its own, for 64 bytes.
 
-        What an IN leaves there is compared, but for `masked`: content that is the device's own.
+        `data` is put there. What an IN leaves there is compared, but for `masked`: the device's own content.
         """
         offset = DESCRIPTORS + 16 * number
         where = STRIDE * number if buffer is None else buffer
@@ -179,33 +179,35 @@ class Controller:
                 raise NotQuiet(f"{self.name}: no {what}")
             self.pass_frames(1)
 
-    # Hands: port 2 is empty until there is a keyboard in it
+    # Hands: port 2 is empty, unless a program has something plugged in
 
-    def plug(self):
-        self.hands.plug_keyboard()
-        self.plugged = True
+    def plug(self, what="keyboard", place="2"):
+        self.hands.plug(what, place)
+        self.plugged.append(place)
 
-    def unplug(self):
-        self.hands.unplug()
-        self.plugged = False
+    def unplug(self, place="2"):
+        self.hands.unplug(place)
+        self.plugged.remove(place)
 
-    def press(self, key):
-        self.hands.key(key, True)
+    def press(self, key, place="2"):
+        self.hands.key(key, True, place)
 
-    def let_go(self, key):
-        self.hands.key(key, False)
+    def let_go(self, key, place="2"):
+        self.hands.key(key, False, place)
 
     # What a driver does first
 
     def reset(self):
         """The controller as after HCRESET, halted; nothing in its schedule, nothing in port 2."""
-        if self.plugged:
-            self.unplug()
+        for place in reversed(list(self.plugged)):
+            self.unplug(place)
         self.write(USBCMD, 0)
         self.write(USBCMD, HCRESET)
         self.until(lambda: not self.read(USBCMD) & HCRESET, "end of HCRESET")
         self.write(USBSTS, 0x1F)
         self.write(FRNUM, 0)
+        for register in (PORTSC1, PORTSC2):
+            self.write(register, PEC)
         self.forget()
 
     def run(self, interrupts=0xF):
@@ -220,11 +222,15 @@ class Controller:
         self.write(register, 0)
         self.write(register, PE | CSC | PEC)
 
-    def configure(self, address=ADDRESS, port=0):
-        """The device at the port is reset, gets its address and its first configuration."""
+    def configure(self, address=ADDRESS, port=0, configuration=1):
+        """The device at the port is reset, gets its address and a configuration."""
         self.enable_port(port)
+        self.address(address, configuration)
+
+    def address(self, address, configuration=1):
+        """The device at address 0 gets another one, and a configuration."""
         requests = [(0, struct.pack("<BBHHH", 0x00, 5, address, 0, 0)),
-                    (address, struct.pack("<BBHHH", 0x00, 9, 1, 0, 0))]
+                    (address, struct.pack("<BBHHH", 0x00, 9, configuration, 0, 0))]
         packets = [(pid, target, length, setup) for target, setup in requests for pid, length in ((SETUP, 8), (IN, 0))]
         first, setups = OWN, OWN + 0x800
         for number, (pid, target, length, setup) in enumerate(packets):

@@ -44,30 +44,38 @@ class Channel:
 
 
 class QemuHands:
+    DEVICES = {"keyboard": {"driver": "usb-kbd"}, "hub": {"driver": "usb-hub", "ports": 4, "port-power": True},
+               "listener": {"driver": "usb-audio", "audiodev": "silence"}}
+    LISTENER = (1, 1, 1)  # configuration, interface and endpoint of what takes isochronous packets
+
     def __init__(self, path):
         self.channel = Channel(path)
         self.channel.ask("qmp_capabilities")
 
-    def plug_keyboard(self):
-        self.channel.ask("device_add", driver="usb-kbd", id="second", bus="uhci.0", port="2")
+    def plug(self, what, place):
+        self.channel.ask("device_add", id=f"in{place}", bus="uhci.0", port=place, **self.DEVICES[what])
 
-    def unplug(self):
-        self.channel.ask("device_del", id="second")
+    def unplug(self, place):
+        self.channel.ask("device_del", id=f"in{place}")
 
-    def key(self, name, down):
+    def key(self, name, down, place):
         key = {"type": "qcode", "data": name}
         self.channel.ask("input-send-event", events=[{"type": "key", "data": {"down": down, "key": key}}])
 
 
 class OurHands:
+    DEVICES = {"keyboard": "hid,kind=keyboard", "hub": "hub,ports=4",
+               "listener": "zero,pattern=2,iso-interval=1"}
+    LISTENER = (3, 0, 2)
+
     def __init__(self, path):
         self.channel = Channel(path)
 
-    def plug_keyboard(self):
-        self.channel.ask("device-add", device="hid,kind=keyboard,port=2")
+    def plug(self, what, place):
+        self.channel.ask("device-add", device=f"{self.DEVICES[what]},port={place}")
 
-    def unplug(self):
-        self.channel.ask("device-remove", port="2")
+    def unplug(self, place):
+        self.channel.ask("device-remove", port=place)
 
-    def key(self, name, down):
-        self.channel.ask("input", port="2", text=f"{'down' if down else 'up'} {name}")
+    def key(self, name, down, place):
+        self.channel.ask("input", port=place, text=f"{'down' if down else 'up'} {name}")

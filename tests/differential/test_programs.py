@@ -1,5 +1,6 @@
 """Each program on both controllers; and what is known of their differences is all true."""
 
+import os
 import pathlib
 
 import pytest
@@ -8,14 +9,21 @@ import known
 from programs import PROGRAMS
 
 TABLE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "conformance-uhci.md"
+KINDS = ["uhci", "uhci,batch=off"]
+if "BULKHEAD_TEST_LONG" in os.environ:
+    KINDS.append("uhci,pace=bus")
+
+of_every_kind = pytest.mark.parametrize("pair", KINDS, indirect=True, scope="session")
 
 
+@of_every_kind
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_guest_sees_the_same(comparison, name):
     found = comparison.run(name, PROGRAMS[name])
     assert not found, "\n".join(map(str, found))
 
 
+@of_every_kind
 def test_every_known_difference_was_seen(comparison):
     """An entry that explains nothing any more hides what comes next."""
     if comparison.ran != set(PROGRAMS):

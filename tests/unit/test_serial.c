@@ -141,7 +141,7 @@ static void receive_all(void *to, uint32_t length)
 		submit(&j, IN, buffer, sizeof(buffer));
 		until(j.done);
 		ok(j.status);
-		assert_in_range(j.t.actual, 1, length - got);
+		assert_in_range(j.t.actual, 0, length - got); /* 0: what ends a full packet */
 		memcpy((uint8_t *)to + got, buffer, j.t.actual);
 		got += j.t.actual;
 	}
@@ -235,12 +235,15 @@ static int set_up(void **state)
 
 static int tear_down(void **state)
 {
+	uint64_t patience = uv_hrtime() + 20000000000u;
 	unsigned fds_after;
 
 	(void)state;
 	bh_device_destroy(device);
 	settle();
-	fds_after = count_fds();
+	/* A name that is being looked for in the thread pool cannot be called back: it has its socket until it ends. */
+	while ((fds_after = count_fds()) > fds_before && uv_hrtime() < patience)
+		uv_run(&loop, UV_RUN_ONCE);
 	uv_close((uv_handle_t *)&heartbeat, NULL);
 	uv_run(&loop, UV_RUN_DEFAULT);
 	rmdir(directory);
@@ -488,6 +491,90 @@ static void in_transfer_ends_with_what_there_is(void **state)
 	assert_memory_equal(bytes, data, 3);
 	submit(&a, IN, bytes, 0);
 	assert_int_equal(a.done, 1);
+	close(fd);
+	assert_int_equal(close_serial(), 0);
+}
+
+/* 40 kB at 100 kB/s: all of it, and not before 0.38 s have passed; nothing adds up meanwhile. */
+static void guest_gets_no_more_than_its_rate(void **state)
+{
+	static uint8_t data[40000], back[sizeof(data) + 512];
+	size_t put = 0, got = 0;
+	struct job j;
+	uint64_t start;
+	int fd;
+
+	(void)state;
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 100000}), 0);
+	fill_pattern(data, sizeof(data), 11);
+	fd = open_slave();
+	until(peer_writes(fd, data, &put, sizeof(data)));
+	until(bh_serial_counters(device).from_peer == sizeof(data));
+	start = uv_hrtime();
+	while (uv_hrtime() - start < 60000000u) /* nobody asks */
+		uv_run(&loop, UV_RUN_ONCE);
+	start = uv_hrtime();
+	while (got < sizeof(data)) {
+		submit(&j, IN, back + got, 512);
+		until(j.done);
+		ok(j.status);
+		got += j.t.actual;
+	}
+	assert_int_equal(got, sizeof(data));
+	assert_memory_equal(back, data, sizeof(data));
+	assert_in_range((uv_hrtime() - start) / 1000000, 350, 15000);
+	send_all(data, 5000); /* the other direction is free */
+	close(fd);
+	until(!bh_serial_state(device).connected);
+	bh_serial_close(device, NULL, NULL);
+
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 1}), 0);
+	fd = open_slave();
+	assert_int_equal(write(fd, "x", 1), 1);
+	receive_all(back, 1);
+	close(fd);
+	assert_int_equal(close_serial(), 0);
+}
+
+/* One packet at a time, as an idle endpoint is asked: a driver that waits for more has to hear that there is none. */
+static void full_last_packet_is_followed_by_an_empty_one(void **state)
+{
+	uint8_t data[128], bytes[128];
+	struct job a, b, c;
+	int fd;
+
+	(void)state;
+	with_pty();
+	fill_pattern(data, sizeof(data), 2);
+	submit(&a, IN, bytes, 64);
+	submit(&b, IN, bytes + 64, 64);
+	fd = open_slave();
+	assert_int_equal(write(fd, data, 64), 64);
+	until(a.done);
+	assert_int_equal(a.t.actual, 64);
+	until(b.done);
+	ok(b.status);
+	assert_int_equal(b.t.actual, 0);
+
+	submit(&a, IN, bytes, 64);
+	settle();
+	assert_int_equal(a.done, 0); /* once */
+	submit(&b, IN, bytes + 64, 64);
+	submit(&c, IN, bytes, 64);
+	assert_int_equal(write(fd, data, 128), 128);
+	until(c.done);
+	assert_int_equal(a.t.actual, 64);
+	assert_int_equal(b.t.actual, 64);
+	assert_int_equal(c.t.actual, 0);
+
+	submit(&a, IN, bytes, 64);
+	assert_int_equal(write(fd, data, 64), 64);
+	until(a.done);
+	ok(request(0, 9, 1, 0, NULL, 0)); /* a new life: nothing is owed */
+	submit(&a, IN, bytes, 64);
+	settle();
+	assert_int_equal(a.done, 0);
+	bh_device_cancel(device, &a.t);
 	close(fd);
 	assert_int_equal(close_serial(), 0);
 }
@@ -1108,6 +1195,8 @@ int main(void)
 		TEST(control_lines_and_breaks_are_noted),
 		TEST(halted_endpoint_stalls_with_what_it_took),
 		TEST(in_transfer_ends_with_what_there_is),
+		TEST(guest_gets_no_more_than_its_rate),
+		TEST(full_last_packet_is_followed_by_an_empty_one),
 		TEST(pty_carries_every_byte_both_ways),
 		TEST(carrier_says_whether_the_pty_is_open),
 		TEST(what_nobody_reads_waits_and_then_the_guest),

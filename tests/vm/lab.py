@@ -466,7 +466,7 @@ def _lines(fd, log, deadline, on_tick):
         log.write(data)
         log.flush()
         *whole, pending = (pending + data).split(b"\n")
-        for line in whole if data else [pending]:
+        for line in whole if data else filter(None, [pending]):
             yield line.decode(errors="replace").rstrip("\r")
         if not data:
             return

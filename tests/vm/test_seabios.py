@@ -1,13 +1,15 @@
 """SeaBIOS, a USB driver quite unlike Linux's, boots from the disk and reads it with int 13h.
 
 The boot sector reads 64 sectors, sends a checksum of them to COM1 and ends the machine
-through isa-debug-exit. No operating system is involved.
+through isa-debug-exit. Another reads keys with int 16h, from a USB keyboard, and sends those.
+No operating system is involved.
 """
 
 import os
 import struct
 
 import lab
+import pytest
 
 SECTOR = 512
 SECTORS = 4096  # SeaBIOS boots from no disk smaller than a cylinder (1008 sectors)
@@ -72,6 +74,39 @@ def boot_sector():
     return sector.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"
 
 
+def keyboard_sector():
+    """Sends what is typed to COM1, enter as a newline; escape ends the machine."""
+    code = b"".join([
+        b"\xfc",                        # 00        cld
+        b"\x31\xc0",                    # 01        xor ax, ax
+        b"\x8e\xd8",                    # 03        mov ds, ax
+        b"\x8e\xd0",                    # 05        mov ss, ax
+        b"\xbc\x00\x7c",                # 07        mov sp, 0x7c00
+        b"\xbe\x40\x7c",                # 0a        mov si, text
+        b"\xba\xf8\x03",                # 0d        mov dx, COM1
+        b"\xac",                        # 10 send:  lodsb
+        b"\x84\xc0",                    # 11        test al, al
+        b"\x74\x03",                    # 13        jz keys
+        b"\xee",                        # 15        out dx, al
+        b"\xeb\xf8",                    # 16        jmp send
+        b"\xb4\x00",                    # 18 keys:  mov ah, 0        wait for a key
+        b"\xcd\x16",                    # 1a        int 0x16
+        b"\x3c\x1b",                    # 1c        cmp al, escape
+        b"\x74\x0c",                    # 1e        je end
+        b"\x3c\x0d",                    # 20        cmp al, enter
+        b"\x75\x02",                    # 22        jne put
+        b"\xb0\x0a",                    # 24        mov al, '\n'
+        b"\xba\xf8\x03",                # 26 put:   mov dx, COM1
+        b"\xee",                        # 29        out dx, al
+        b"\xeb\xec",                    # 2a        jmp keys
+        b"\xb0\x10",                    # 2c end:   mov al, EXIT_GOOD
+        b"\xe6\xf4",                    # 2e        out 0xf4, al
+        b"\xf4\xeb\xfd",                # 30        hlt, for ever
+    ])
+    sector = code.ljust(0x40, b"\0") + b"BH keys=wanted\nBH typed=\0"
+    return sector.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"
+
+
 def checksum(data):
     """What the boot sector computes: order matters, so that a misplaced packet shows."""
     total = 0
@@ -80,15 +115,11 @@ def checksum(data):
     return f"{total:08x}"
 
 
-def boot(disk, directory):
+def boot(disk, directory, **options):
     """Runs the machine; where that goes wrong, the error shows what the firmware said."""
     debug = directory / "seabios.log"
-    args = ["-boot", "c", "-debugcon", f"file:{debug}", "-global", "isa-debugcon.iobase=0x402",
-            "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
-    try:
-        run = lab.run_vm(args, disk, name="seabios", memory=64, timeout=60)
-    except lab.LabError as error:
-        raise lab.LabError(f"{error}\n{lab.tail(debug)}") from None
+    args = ["-boot", "c", "-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+    run = lab.run_vm(args, disk, name="seabios", memory=64, timeout=60, firmware_log=debug, **options)
     assert run.status != qemu_status(EXIT_BAD), "int 13h reported an error\n" + lab.tail(debug)
     assert run.status == qemu_status(EXIT_GOOD), lab.tail(run.log) + lab.tail(debug)
     return run
@@ -109,3 +140,33 @@ def test_boots_again_on_the_same_server(controller, directory):
         sums = [boot(disk, directory).values.get("sum") for _ in range(3)]
     expected = checksum(image.read_bytes()[FIRST * SECTOR:][:COUNT * SECTOR])
     assert sums == [expected] * 3
+
+
+TYPED = ["Hello, BULKHEAD!", "the quick brown fox jumps over the lazy dog 0123456789",
+         "[]{};':\"\\|<>/?~`_-+="]
+KEYBOARDS = {"root-port": ["hid,kind=keyboard,port=2"],
+             "low-speed": ["hid,kind=keyboard,speed=low,port=2"],
+             "hub": ["hub,port=2", "hid,kind=keyboard,port=2.3"]}
+
+
+@pytest.mark.parametrize("keyboard", KEYBOARDS)
+def test_reads_a_keyboard(controller, directory, keyboard):
+    if controller != "bulkhead":
+        pytest.skip("the keyboard is our own server's")
+    devices = KEYBOARDS[keyboard]
+    image = directory / "boot.img"
+    image.write_bytes(keyboard_sector() + bytes((SECTORS - 1) * SECTOR))
+    said, left = [], list(TYPED)
+    with lab.Server([lab.disk_device(image, port="1"), *devices], control=True) as server:
+
+        def on_line(line):
+            """Types the next line once the last has been read, and escape in the end."""
+            said.append(line)
+            text = "key esc"
+            if left:
+                escaped = left.pop(0).replace("\\", "\\\\").replace(";", "\\;")
+                text = f"type {escaped}\nkey enter"
+            server.control.execute("input", port=devices[-1].split("port=")[1], text=text)
+
+        boot(server, directory, on_line=on_line)
+    assert said == ["BH keys=wanted", f"BH typed={TYPED[0]}", *TYPED[1:]]

@@ -112,7 +112,7 @@ void uhci_process_error(struct bh_uhci *u);           /* a descriptor makes no s
 void uhci_bus_error(struct bh_uhci *u);               /* guest memory is not there: halt, if it stays so */
 void uhci_start(struct bh_uhci *u);
 void uhci_stop(struct bh_uhci *u);
-void uhci_host_reset(struct bh_uhci *u);
+void uhci_host_reset(struct bh_uhci *u, bool power_on); /* power_on: what was enabled is forgotten, too (2.1.1, GRESET) */
 void uhci_resume_event(struct bh_uhci *u);            /* on the bus while globally suspended */
 bool uhci_running(const struct bh_uhci *u);
 uint16_t uhci_frame_number(struct bh_uhci *u);        /* now; walks what is due first */
@@ -124,7 +124,7 @@ void uhci_registers_reset(struct bh_uhci *u);
 
 /* ports.c */
 void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t now);
-void uhci_port_reset_registers(struct bh_uhci *u); /* as after a host controller reset */
+void uhci_port_reset_registers(struct bh_uhci *u, bool power_on);
 void uhci_global_reset(struct bh_uhci *u);
 void uhci_global_suspend(struct bh_uhci *u); /* as USBCMD says */
 extern const struct bh_bus_upcalls uhci_bus_upcalls;

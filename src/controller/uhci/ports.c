@@ -59,9 +59,10 @@ void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t no
 	uint16_t *portsc = &u->portsc[port];
 
 	if (now & PORTSC_PR) {
-		now &= (uint16_t) ~(PORTSC_PE | PORTSC_SUSP | PORTSC_RD);
+		*portsc = now &= (uint16_t) ~(PORTSC_PE | PORTSC_SUSP | PORTSC_RD);
 		if (!(old & PORTSC_PR))
-			bh_bus_port_reset(&u->bus, port);
+			bh_bus_port_reset(&u->bus, port); /* what is there may go away in here */
+		now = *portsc;
 	}
 	if (!(now & PORTSC_CCS))
 		now &= (uint16_t)~PORTSC_PE;
@@ -71,11 +72,11 @@ void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t no
 	uhci_kick(u);
 }
 
-void uhci_port_reset_registers(struct bh_uhci *u)
+void uhci_port_reset_registers(struct bh_uhci *u, bool power_on)
 {
 	for (unsigned i = 0; i < u->config.ports; i++) {
 		const struct bh_device *d;
-		uint16_t disabled = u->portsc[i] & PORTSC_PE ? PORTSC_PEC : 0;
+		uint16_t disabled = !power_on && (u->portsc[i] & PORTSC_PE) ? PORTSC_PEC : 0;
 
 		bh_bus_port_reset(&u->bus, i);
 		d = bh_bus_port_device(&u->bus, i);
@@ -86,7 +87,7 @@ void uhci_port_reset_registers(struct bh_uhci *u)
 /* USB reset on every port, and everything here too; the bit stays until the guest clears it. */
 void uhci_global_reset(struct bh_uhci *u)
 {
-	uhci_host_reset(u);
+	uhci_host_reset(u, true);
 	u->usbcmd = USBCMD_GRESET;
 }
 

@@ -49,7 +49,7 @@ static void command_written(struct bh_uhci *u, uint32_t old, uint32_t now)
 		return;
 	}
 	if (now & USBCMD_HCRESET) {
-		uhci_host_reset(u);
+		uhci_host_reset(u, false);
 		return;
 	}
 	if ((old ^ now) & USBCMD_EGSM) {

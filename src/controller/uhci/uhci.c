@@ -212,11 +212,11 @@ void uhci_bus_error(struct bh_uhci *u)
 	halt(u, USBSTS_HSE);
 }
 
-void uhci_host_reset(struct bh_uhci *u)
+void uhci_host_reset(struct bh_uhci *u, bool power_on)
 {
 	uhci_registers_reset(u);
 	u->waiting_count = 0;
-	uhci_port_reset_registers(u);
+	uhci_port_reset_registers(u, power_on);
 	uhci_update_interrupt(u);
 	run_at(u, bh_bus_deadline(&u->bus));
 }
@@ -373,7 +373,7 @@ static const struct bh_pci_identity identity = {
 
 static void pci_reset(struct bh_pci *p)
 {
-	uhci_host_reset(bh_container_of(p, struct bh_uhci, pci));
+	uhci_host_reset(bh_container_of(p, struct bh_uhci, pci), true);
 }
 
 static void pci_dma_changed(struct bh_pci *p)

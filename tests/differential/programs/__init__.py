@@ -6,7 +6,8 @@ It acts, and yields the name of a point at which both controllers are brought to
 
 import importlib
 
-SUBJECTS = ("registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "plugging")
+SUBJECTS = ("pci", "registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "midway",
+            "plugging", "hubs", "keyboard", "isochronous")
 PROGRAMS = {}
 
 

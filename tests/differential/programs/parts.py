@@ -8,6 +8,7 @@ from uhci import ACTIVE, END, IN, IOC, OUT, SETUP, SPD, USBSTS
 NOBODY = 99  # an address
 BULK_IN, BULK_OUT = 1, 2  # endpoints of the disk
 PACKET = 64
+WORK = 240  # descriptors from here on, and a queue, serve ask()
 
 
 def request(kind, number, value=0, index=0, length=0):
@@ -90,6 +91,21 @@ def command(scsi, length=0, data=None, spd=0, **wrapper):
     packets = [(OUT, 31, BULK_OUT, cbw(scsi, length if data is None else len(data), data is None, **wrapper), 0)]
     packets += packets_in(length, spd) if data is None else packets_out(data)
     return packets + [(IN, 13, BULK_IN, None, 0)]
+
+
+def ask(c, setup, address, length=0):
+    """One request, done at once. Returns its data."""
+    control(c, WORK, setup, address=address, masked=True, last=0)
+    c.qh(100, element=c.to_td(WORK))
+    c.frame(c.to_qh(100))
+    c.until(lambda: c.first_of(100) is None, f"end of {setup.hex()}")
+    c.frame(END)
+    c.pass_frames(1)
+    data = c.get_bytes(0x80 * (WORK + 1), length)
+    for number in range(3 if length else 2):
+        del c.descriptors[WORK + number]
+    del c.queues[100]
+    return data
 
 
 def attentive(c):

@@ -1,10 +1,17 @@
 /*
- * serialcheck TTY SECONDS [BYTES-PER-SECOND] - a counted pattern both ways over a serial line
+ * serialcheck TTY SECONDS [BYTES-PER-SECOND [WINDOW]] - a counted pattern both ways over a serial line
  *
  * Makes the line raw, says "ready", and then sends for SECONDS, as fast as it may, while it
  * receives the same from the other side. The pattern is a sequence of 32-bit words, the most
  * significant byte first: the n-th (from 0) is n * 2654435761 modulo 2^32. It ends with the word
  * 0xffffffff, which is none of the first three thousand million.
+ *
+ * With a WINDOW no more than so many bytes are sent beyond those that were received. Where the
+ * other side does the same, no more than two windows are ever under way to here. Linux needs
+ * that: a tty whose kernel thread does not get the processor for a while buffers 64 KiB, and
+ * then drops what the driver has without a word.
+ *
+ * 0 BYTES-PER-SECOND: as many as the line takes.
  *
  * At the end: sent=BYTES and received=BYTES, both without the last word, and wrong_at=OFFSET of
  * the first word that was not as it has to be, if there was one. Ends with 0 if all that was to
@@ -133,27 +140,39 @@ static int open_raw(const char *path)
 	return fd;
 }
 
-/* What may be sent now: everything, or what a steady rate has not used yet. */
-static size_t allowance(const struct sender *s, double rate, double start)
-{
-	double due = rate * (now() - start);
+/* How fast, and how far ahead of what is received; 0: any. */
+struct limits {
+	double rate;
+	uint64_t window;
+};
 
-	if (rate <= 0 || s->ended)
+/* What may be sent now: everything, or what the limits leave. */
+static size_t allowance(const struct sender *s, const struct receiver *r, const struct limits *l, double start)
+{
+	double due = l->rate * (now() - start);
+	uint64_t end = r->received + l->window;
+	size_t may = CHUNK;
+
+	if (s->ended)
 		return CHUNK;
-	return due > (double)s->sent ? (size_t)(due - (double)s->sent) : 0;
+	if (l->rate > 0)
+		may = due > (double)s->sent ? (size_t)(due - (double)s->sent) : 0;
+	if (l->window && end < s->sent + may)
+		may = end > s->sent ? (size_t)(end - s->sent) : 0;
+	return may;
 }
 
-static int exchange(struct sender *s, struct receiver *r, int fd, double seconds, double rate)
+static int exchange(struct sender *s, struct receiver *r, int fd, double seconds, const struct limits *l)
 {
 	double start = now(), heard = start;
 
 	while (!r->wrong && !(s->ended && s->from == s->to && r->ended)) {
 		refill(s, now() >= start + seconds);
 
-		size_t may = allowance(s, rate, start);
+		size_t may = allowance(s, r, l, start);
 		bool sending = s->from < s->to && may;
 		struct pollfd wait = { .fd = fd, .events = (short)(POLLIN | (sending ? POLLOUT : 0)) };
-		int events = poll(&wait, 1, rate > 0 && !s->ended ? 20 : 1000);
+		int events = poll(&wait, 1, l->rate > 0 && !s->ended ? 20 : 1000);
 
 		if (events > 0)
 			heard = now();
@@ -174,10 +193,11 @@ int main(int argc, char **argv)
 	static struct sender sender;
 	static struct receiver receiver;
 
-	if (argc != 3 && argc != 4) {
-		fputs("usage: serialcheck TTY SECONDS [BYTES-PER-SECOND]\n", stderr);
+	if (argc < 3 || argc > 5) {
+		fputs("usage: serialcheck TTY SECONDS [BYTES-PER-SECOND [WINDOW]]\n", stderr);
 		return 2;
 	}
+	struct limits limits = { .rate = argc > 3 ? atof(argv[3]) : 0, .window = argc > 4 ? strtoull(argv[4], NULL, 10) : 0 };
 	int fd = open_raw(argv[1]);
 
 	if (fd < 0) {
@@ -187,7 +207,7 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	puts("ready");
 
-	int result = exchange(&sender, &receiver, fd, atof(argv[2]), argc == 4 ? atof(argv[3]) : 0);
+	int result = exchange(&sender, &receiver, fd, atof(argv[2]), &limits);
 
 	if (result && !receiver.wrong)
 		fprintf(stderr, "serialcheck: %s: %s\n", argv[1], strerror(errno));

@@ -10,7 +10,10 @@
  * to a sink, and faults strike at packets chosen before. There is no thread and no
  * clock: time is an argument, and everything happens inside the calls.
  *
- * Left out: low speed, isochronous endpoints, descriptors (every control request
+ * Isochronous packets come first in their frame, one in each service interval; an interval
+ * without a transfer passes. Their bus time is reserved when the device is made.
+ *
+ * Left out: low speed, descriptors (every control request
  * but those the device seam names is stalled), remote wakeup, hubs. A packet that
  * is NAKed for long costs bus time once.
  */
@@ -46,6 +49,7 @@ struct bh_simulated_bus {
 	struct bh_list ring;  /* endpoints with transfers, the next in turn first */
 	struct bh_list ended; /* transfers whose result is still to be told */
 	bool running;
+	uint32_t reserved; /* byte times of each frame, for isochronous endpoints */
 };
 
 void bh_simulated_bus_init(struct bh_simulated_bus *b, uint64_t now_us);
@@ -65,7 +69,7 @@ void bh_simulated_run(struct bh_simulated_bus *b, uint64_t now_us);
 uint64_t bh_simulated_deadline(const struct bh_simulated_bus *b);
 
 struct bh_simulated_config {
-	/* Of configuration 1; bulk and interrupt. They have to stay where they are. */
+	/* Of configuration 1; any but control. They have to stay where they are. */
 	const struct bh_endpoint_info *endpoints;
 	unsigned endpoint_count;
 	bool finishes; /* bh_device.finishes; then nothing that hangs can be programmed */
@@ -74,9 +78,10 @@ struct bh_simulated_config {
 	void *sink_data;
 };
 
-/* NULL: no memory, or endpoints that cannot be. The bus has to outlive the device. */
+/* NULL: no memory, or endpoints that cannot be, or isochronous ones that the bus has no time for. The bus has to outlive the device. */
 struct bh_device *bh_simulated_create(struct bh_simulated_bus *b, const struct bh_simulated_config *config);
 
+/* Of an isochronous endpoint, where there is neither STALL nor NAK, each strikes one packet. */
 enum bh_simulated_fault_kind {
 	BH_SIMULATED_STALL,       /* refused, as is everything until the halt is cleared */
 	BH_SIMULATED_BABBLE,      /* IN: noise beyond the packet's end; nothing was sent */

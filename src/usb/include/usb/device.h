@@ -164,8 +164,8 @@ struct bh_device_ops {
 
 /*
  * What a hub learns of the ports that hang from it. Ports count from 0. May be called from
- * any operation or upcall, and may call the bus only by bh_hub_port_device() and
- * bh_transfer_done().
+ * any operation or upcall. May call the bus only by bh_hub_port_device(), bh_device_wakeup()
+ * and bh_transfer_done(); wakeup() by bh_hub_port_suspend(), too.
  */
 struct bh_hub_ops {
 	/* Something came to a powered port, or went from it. */
@@ -195,7 +195,7 @@ struct bh_device {
 	/*
 	 * True if every transfer it holds ends by itself, without anything more from
 	 * the guest: a batch to such a device never has to be broken up for fear that
-	 * the guest waits for its first packet.
+	 * the guest waits for its first packet. May change with the configuration.
 	 */
 	bool finishes;
 	/* How what is sent to it is verified; may be set by whoever attaches it. */
