@@ -26,6 +26,7 @@
 #define COMMUNICATIONS         0 /* the interfaces */
 #define DATA                   1
 #define LINE_CODING_SIZE       7u
+#define PACE_MS                20u /* with a rate: how much of it comes at once */
 #define SERIAL_STATE_SIZE      10u
 #define DATA_MAX_PACKET        64
 #define NOTIFICATION_MAX_PACKET 16
@@ -36,7 +37,10 @@
 
 struct serial {
 	struct bh_standard standard;
+	/* configuration */
 	struct bh_line *line;
+	uint32_t rate;      /* bytes/s to the guest; 0: any */
+	uv_timer_t *pacing; /* with a rate: until the guest may get more */
 
 	/* state */
 	uint8_t coding[LINE_CODING_SIZE]; /* as it travels (PSTN, table 17) */
@@ -47,6 +51,7 @@ struct serial {
 	bool unended; /* the last packet to the guest was full: it does not know yet that there is no more */
 	bool pumping, again;
 	uint64_t from_guest, to_guest, breaks;
+	uint64_t allowance, allowed_ms; /* with a rate: bytes the guest may get, in thousandths, and as of when */
 
 	/* the end */
 	void (*closed)(void *data, int error);
@@ -121,6 +126,29 @@ static void take_out(struct serial *s)
 	}
 }
 
+/* How many bytes the guest may get now. What it did not want earlier adds up for PACE_MS at most. */
+static uint32_t allowed(struct serial *s)
+{
+	uint64_t now;
+
+	if (!s->rate)
+		return BH_SERIAL_BUFFER;
+	now = uv_now(s->line->loop);
+	s->allowance += BH_MIN(now - s->allowed_ms, 1000u) * s->rate;
+	s->allowance = BH_MIN(s->allowance, BH_MAX(PACE_MS * s->rate, 1000u));
+	s->allowed_ms = now;
+	return (uint32_t)BH_MIN(s->allowance / 1000, BH_SERIAL_BUFFER);
+}
+
+static void may_go_on(uv_timer_t *t);
+
+/* There is something for a guest that has had its share: until that has grown by half of what it may be. */
+static void give_later(struct serial *s)
+{
+	if (!uv_is_active((uv_handle_t *)s->pacing))
+		uv_timer_start(s->pacing, may_go_on, BH_MAX(PACE_MS / 2, 1000 / s->rate + 1), 0);
+}
+
 /*
  * What there is, at once: a transfer ends with it, full or not. After a full packet with nothing
  * behind it comes an empty one (USB 2.0, 5.8.3), or a driver that left room for more would keep
@@ -133,15 +161,22 @@ static void give_in(struct serial *s)
 	while ((t = first(&s->in)) && (s->line->to_guest.used || s->unended || t->length == 0)) {
 		struct iovec spans[2];
 		unsigned count = bh_ring_data(&s->line->to_guest, spans);
+		uint32_t most = BH_MIN(allowed(s), t->length);
 
+		if (!most && s->line->to_guest.used && t->length) {
+			give_later(s);
+			return;
+		}
 		for (unsigned i = 0; i < count; i++) {
-			uint32_t n = (uint32_t)BH_MIN(spans[i].iov_len, (size_t)(t->length - t->actual));
+			uint32_t n = (uint32_t)BH_MIN(spans[i].iov_len, (size_t)(most - t->actual));
 
 			bh_transfer_write(t, t->actual, spans[i].iov_base, n);
 			t->actual += n;
 		}
 		bh_ring_consume(&s->line->to_guest, t->actual);
 		s->to_guest += t->actual;
+		if (s->rate)
+			s->allowance -= t->actual * UINT64_C(1000);
 		s->unended = t->actual && t->actual == t->length && t->actual % DATA_MAX_PACKET == 0 &&
 		             !s->line->to_guest.used;
 		end(t, BH_SUCCESS);
@@ -189,6 +224,11 @@ static void pump(struct serial *s)
 			s->again = true;
 	}
 	s->pumping = false;
+}
+
+static void may_go_on(uv_timer_t *t)
+{
+	pump(t->data);
 }
 
 /* --- word from the line -------------------------------------------------------------------------- */
@@ -446,10 +486,21 @@ int bh_serial_create(struct uv_loop_s *loop, const struct bh_serial_config *conf
 		snprintf(error, error_size, "serial: out of memory; free some");
 		return -ENOMEM;
 	}
+	s->rate = config->rate;
+	if (s->rate && !(s->pacing = malloc(sizeof(*s->pacing)))) {
+		snprintf(error, error_size, "serial: out of memory; free some");
+		free(s);
+		return -ENOMEM;
+	}
 	r = create_line(loop, config, &s->line, error, error_size);
 	if (r < 0) {
+		free(s->pacing);
 		free(s);
 		return r;
+	}
+	if (s->pacing) {
+		uv_timer_init(loop, s->pacing);
+		s->pacing->data = s;
 	}
 	bh_standard_init(&s->standard, &serial_ops, &serial_standard_ops, &description, BH_SPEED_FULL);
 	bh_list_init(&s->out);
@@ -478,6 +529,8 @@ void bh_serial_close(struct bh_device *device, void (*closed)(void *data, int er
 	end_all(&s->out, BH_CANCELLED);
 	end_all(&s->in, BH_CANCELLED);
 	end_all(&s->notifications, BH_CANCELLED);
+	if (s->pacing)
+		uv_close((uv_handle_t *)s->pacing, bh_line_free_handle);
 	s->line->ops->close(s->line);
 }
 

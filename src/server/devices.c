@@ -178,12 +178,15 @@ static const struct bh_option_key serial_keys[] = {
 	{.key = "tcp-listen", .value = "HOST:PORT", .help = "listens there, and serves one after another; port 0: any"},
 	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
 	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},
+	{.key = "rate", .value = "N", .help = "bytes/s that the guest gets at most, for one that drops what it cannot look at; default: any"},
 	{0},
 };
 
 static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
 	const char *pty = bh_options_get(o, "pty");
+	unsigned long rate = 0;
+	int r;
 	struct bh_serial_config config = {
 		.pty = pty && strcmp(pty, "off"),
 		.tcp = bh_options_get(o, "tcp"),
@@ -192,6 +195,10 @@ static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_
 		.input = bh_options_get(o, "input"),
 	};
 
+	r = bh_options_number(o, "rate", 1, UINT32_MAX, &rate, error);
+	if (r)
+		return r;
+	config.rate = (uint32_t)rate;
 	if (config.pty && strcmp(pty, "on"))
 		config.link = pty;
 	return bh_serial_create(loop, &config, ret, error, BH_ERROR_SIZE);

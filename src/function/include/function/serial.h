@@ -9,7 +9,10 @@
  *     is none, the guest's transfers wait (NAK), as they do on a line with hardware flow
  *     control. Who does not want that connects it to a file.
  *   - What the other side sends is read only while the buffer for it has room.
- * The exceptions are the host's: what it accepted for a peer that then goes away without
+ * What the guest has got is the guest's to lose, and Linux does: its terminal layer drops what comes
+ * faster than it finds the time to look at (more than 64 kB before its worker ran), which
+ * happens to a guest that is busy, for this line is far faster than any wire. See rate.
+ * The exceptions here are the host's: what it accepted for a peer that then goes away without
  * having read it. What is still in the buffer is the next one's.
  *
  * Whether there is another side is told to the guest as carrier and DSR. Rate, parity and
@@ -40,6 +43,7 @@ struct bh_serial_config {
 	/* What the guest sends is appended to it; made if it is not there. */
 	const char *file;
 	const char *input; /* with file: read, from begin to end, as what the guest receives; NULL: nothing */
+	uint32_t rate;     /* bytes/s that the guest gets at most; 0: as many as it takes */
 };
 
 /* Since creation; bytes. */
