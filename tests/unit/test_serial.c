@@ -495,47 +495,6 @@ static void in_transfer_ends_with_what_there_is(void **state)
 	assert_int_equal(close_serial(), 0);
 }
 
-/* 40 kB at 100 kB/s: all of it, and not before 0.38 s have passed; nothing adds up meanwhile. */
-static void guest_gets_no_more_than_its_rate(void **state)
-{
-	static uint8_t data[40000], back[sizeof(data) + 512];
-	size_t put = 0, got = 0;
-	struct job j;
-	uint64_t start;
-	int fd;
-
-	(void)state;
-	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 100000}), 0);
-	fill_pattern(data, sizeof(data), 11);
-	fd = open_slave();
-	until(peer_writes(fd, data, &put, sizeof(data)));
-	until(bh_serial_counters(device).from_peer == sizeof(data));
-	start = uv_hrtime();
-	while (uv_hrtime() - start < 60000000u) /* nobody asks */
-		uv_run(&loop, UV_RUN_ONCE);
-	start = uv_hrtime();
-	while (got < sizeof(data)) {
-		submit(&j, IN, back + got, 512);
-		until(j.done);
-		ok(j.status);
-		got += j.t.actual;
-	}
-	assert_int_equal(got, sizeof(data));
-	assert_memory_equal(back, data, sizeof(data));
-	assert_in_range((uv_hrtime() - start) / 1000000, 350, 15000);
-	send_all(data, 5000); /* the other direction is free */
-	close(fd);
-	until(!bh_serial_state(device).connected);
-	bh_serial_close(device, NULL, NULL);
-
-	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 1}), 0);
-	fd = open_slave();
-	assert_int_equal(write(fd, "x", 1), 1);
-	receive_all(back, 1);
-	close(fd);
-	assert_int_equal(close_serial(), 0);
-}
-
 /* One packet at a time, as an idle endpoint is asked: a driver that waits for more has to hear that there is none. */
 static void full_last_packet_is_followed_by_an_empty_one(void **state)
 {
@@ -575,6 +534,57 @@ static void full_last_packet_is_followed_by_an_empty_one(void **state)
 	settle();
 	assert_int_equal(a.done, 0);
 	bh_device_cancel(device, &a.t);
+	close(fd);
+	assert_int_equal(close_serial(), 0);
+}
+
+/* 40 kB at 100 kB/s: all of it, and not before 0.38 s have passed; nothing adds up meanwhile. */
+static void guest_gets_no_more_than_its_rate(void **state)
+{
+	static uint8_t data[40000], back[sizeof(data) + 512];
+	size_t put = 0, got = 0;
+	struct job j;
+	uint64_t start;
+	int fd;
+
+	(void)state;
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 100000}), 0);
+	fill_pattern(data, sizeof(data), 11);
+	fd = open_slave();
+	until(peer_writes(fd, data, &put, sizeof(data)));
+	until(bh_serial_counters(device).from_peer == sizeof(data));
+	start = uv_hrtime();
+	while (uv_hrtime() - start < 60000000u) /* nobody asks */
+		uv_run(&loop, UV_RUN_ONCE);
+	start = uv_hrtime();
+	while (got < sizeof(data)) {
+		submit(&j, IN, back + got, 512);
+		until(j.done);
+		ok(j.status);
+		got += j.t.actual;
+	}
+	assert_int_equal(got, sizeof(data));
+	assert_memory_equal(back, data, sizeof(data));
+	assert_in_range((uv_hrtime() - start) / 1000000, 350, 15000);
+	send_all(data, 5000); /* the other direction is free */
+	close(fd);
+	until(!bh_serial_state(device).connected);
+	bh_serial_close(device, NULL, NULL);
+
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 1}), 0);
+	fd = open_slave();
+	assert_int_equal(write(fd, "x", 1), 1);
+	receive_all(back, 1);
+	close(fd);
+	bh_serial_close(device, NULL, NULL);
+
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 214748365}), 0); /* 20 ms of it: 2^32 and 4 */
+	fd = open_slave();
+	assert_int_equal(write(fd, data, 100), 100);
+	until(bh_serial_counters(device).from_peer == 100);
+	submit(&j, IN, back, 512);
+	until(j.done);
+	assert_int_equal(j.t.actual, 100);
 	close(fd);
 	assert_int_equal(close_serial(), 0);
 }
@@ -1195,8 +1205,8 @@ int main(void)
 		TEST(control_lines_and_breaks_are_noted),
 		TEST(halted_endpoint_stalls_with_what_it_took),
 		TEST(in_transfer_ends_with_what_there_is),
-		TEST(guest_gets_no_more_than_its_rate),
 		TEST(full_last_packet_is_followed_by_an_empty_one),
+		TEST(guest_gets_no_more_than_its_rate),
 		TEST(pty_carries_every_byte_both_ways),
 		TEST(carrier_says_whether_the_pty_is_open),
 		TEST(what_nobody_reads_waits_and_then_the_guest),
