@@ -74,26 +74,30 @@ static const struct bh_option_key zero_keys[] = {
 	{.key = "pattern", .value = "0|1|2", .help = "zeros; byte i of a packet is i % 63; zeros, and takes anything; default 0"},
 	{.key = "iso-interval", .value = "N", .help = "bInterval of the isochronous endpoints, 1 to 16; default 4"},
 	{.key = "interrupt-interval", .value = "N", .help = "bInterval of the interrupt endpoints, 1 to 255; default 1"},
+	{.key = "delay", .value = "US", .help = "transfers end that many microseconds later, at most 10000000; default 0"},
 	{0},
 };
 
 static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	unsigned long pattern = 0, isochronous = 0, interrupt = 0;
+	unsigned long pattern = 0, isochronous = 0, interrupt = 0, delay = 0;
 	struct bh_zero_config config;
 	int r = bh_options_number(o, "pattern", 0, 2, &pattern, error);
 
-	(void)loop;
 	if (!r)
 		r = bh_options_number(o, "iso-interval", 1, 16, &isochronous, error);
 	if (!r)
 		r = bh_options_number(o, "interrupt-interval", 1, 255, &interrupt, error);
+	if (!r)
+		r = bh_options_number(o, "delay", 0, 10000000, &delay, error);
 	if (r)
 		return r;
 	config = (struct bh_zero_config){
 		.pattern = (unsigned)pattern,
 		.isochronous_interval = (unsigned)isochronous,
 		.interrupt_interval = (unsigned)interrupt,
+		.delay_us = (unsigned)delay,
+		.loop = loop,
 	};
 	return created(bh_zero_create(&config, ret), o, error);
 }
