@@ -135,7 +135,7 @@ static uint32_t allowed(struct serial *s)
 		return BH_SERIAL_BUFFER;
 	now = uv_now(s->line->loop);
 	s->allowance += BH_MIN(now - s->allowed_ms, 1000u) * s->rate;
-	s->allowance = BH_MIN(s->allowance, BH_MAX(PACE_MS * s->rate, 1000u));
+	s->allowance = BH_MIN(s->allowance, BH_MAX((uint64_t)PACE_MS * s->rate, 1000u));
 	s->allowed_ms = now;
 	return (uint32_t)BH_MIN(s->allowance / 1000, BH_SERIAL_BUFFER);
 }

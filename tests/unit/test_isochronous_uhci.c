@@ -818,6 +818,8 @@ static void buffer_that_is_not_there_is_a_host_error(void **state)
 			teardown(state);
 			setup(state);
 		}
+		fill_queue(0, 600, 1, OUT, 3, 0);
+		fake_put32(&guest, FRAME_LIST + 4, QH(0) | LINK_Q);
 		link_td(2, 1, 0, OUT, 8);
 		link_td(0, 1, 0, in ? IN : OUT, STREAM_PACKET);
 		fake_put32(&guest, TD(0) + 12, 0xf0000000);
@@ -828,6 +830,7 @@ static void buffer_that_is_not_there_is_a_host_error(void **state)
 		assert_waits(0);
 		assert_waits(1);
 		assert_waits(2);
+		assert_int_equal(control_of(600), ACTIVE); /* nothing is served any more */
 	}
 }
 

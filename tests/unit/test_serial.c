@@ -533,6 +533,16 @@ static void guest_gets_no_more_than_its_rate(void **state)
 	assert_int_equal(write(fd, "x", 1), 1);
 	receive_all(back, 1);
 	close(fd);
+	bh_serial_close(device, NULL, NULL);
+
+	assert_int_equal(create(&(struct bh_serial_config){.pty = true, .rate = 214748365}), 0); /* 20 ms of it: 2^32 and 4 */
+	fd = open_slave();
+	assert_int_equal(write(fd, data, 100), 100);
+	until(bh_serial_counters(device).from_peer == 100);
+	submit(&j, IN, back, 512);
+	until(j.done);
+	assert_int_equal(j.t.actual, 100);
+	close(fd);
 	assert_int_equal(close_serial(), 0);
 }
 
