@@ -163,7 +163,7 @@ static void give_in(struct serial *s)
 		unsigned count = bh_ring_data(&s->line->to_guest, spans);
 		uint32_t most = BH_MIN(allowed(s), t->length);
 
-		if (!most && s->line->to_guest.used && t->length) {
+		if (!most && t->length && s->line->to_guest.used) {
 			give_later(s);
 			return;
 		}

@@ -655,7 +655,8 @@ def test_the_ninth_is_told(server, path):
 
 
 @pytest.mark.parametrize("farewell", [b"", b"{", b'{"execute": "devices"}', b'{"execute": "devices"}\n' * 1000,
-                                      b'{"execute": "device-add", "arguments": {"device": "zero"}}\n'])
+                                      b'{"execute": "device-add", "arguments": {"device": "zero"}}\n'],
+                         ids=["at once", "in a line", "before its end", "with much unanswered", "with a device"])
 def test_leaving_at_any_time(server, path, farewell):
     descriptors = server.descriptors()
     for _ in range(20):

@@ -396,7 +396,7 @@ def run_vm(args, servers, name="vm", timeout=60, memory=512, on_line=None, on_ti
     command = [TOP / "tools" / "qemu", "-accel", "tcg", "-m", str(memory), "-object", ram,
                "-machine", "pc,memory-backend=ram", "-nodefaults", "-no-user-config",
                *([] if reboots else ["-no-reboot"]), "-display", "none", "-serial", "stdio",
-               "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-mon", "chardev=monitor,mode=control"]
+               "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-qmp", "chardev:monitor"]
     if firmware_log:
         command += ["-debugcon", f"file:{firmware_log}", "-global", "isa-debugcon.iobase=0x402"]
     for server in servers:

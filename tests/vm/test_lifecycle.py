@@ -91,7 +91,7 @@ def unbound():
         image.write_bytes(before)
         with lab.disk(controller, image) as disk:
             files = disk.open_files()
-            run = lab.run_guest(f"ROUNDS={ROUNDS}\n{UNBIND}", disk, name="unbind", timeout=60 + 8 * ROUNDS,
+            run = lab.run_guest(f"ROUNDS={ROUNDS}\n{UNBIND}", disk, name="unbind", timeout=120 + 8 * ROUNDS,
                                 kernel_options=AT_ONCE, on_line=lines.append)
             leaked = disk.leaked_files(files)
         after = image.read_bytes()
@@ -205,7 +205,7 @@ def stopped():
         with lab.BulkheadDisk(image, environment=cutter.gate.environment()) as disk:
             files = disk.open_files()
             try:
-                run = lab.run_guest(script, disk, name="stopped", timeout=60 + 30 * len(ENDS), memory=768,
+                run = lab.run_guest(script, disk, name="stopped", timeout=120 + 60 * len(ENDS), memory=768,
                                     files=kernel, kernel_options=AT_ONCE, reboots=True,
                                     answers=cutter.answers(), on_start=cutter.on_start, on_line=lines.append)
             finally:

@@ -69,7 +69,7 @@ def two(request):
                     looks.append([server.statistics()["devices"][0] for server in (first, second)])
 
             run = lab.run_guest(f"MB={mib} SERIALS='{' '.join(SERIALS)}'\n{SCRIPT}", [first, second],
-                                name=f"two-{request.param}", timeout=600 if LONG else 120,
+                                name=f"two-{request.param}", timeout=900 if LONG else 240,
                                 kernel_options=f"usb_storage.delay_use=0 {KINDS[request.param]}",
                                 answers={"look": look}, on_line=lines.append)
             look()
