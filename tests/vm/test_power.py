@@ -194,7 +194,7 @@ def run(name, script, devices, answers=None, image=None):
         control.execute("devices")  # it has noticed us: we count among its files
         files, memory = server.open_files(), resident(server)
         guest = lab.run_guest(f"ROUNDS={ROUNDS}\n{script}", server, name=name, on_line=lines.append,
-                              answers=answers, timeout=100 + 6 * ROUNDS)
+                              answers=answers, timeout=100 + 10 * ROUNDS)
         return types.SimpleNamespace(values=guest.values, lines=lines, looks=looks, leaked=server.leaked_files(files),
                                      growth=resident(server) - memory, statistics=server.statistics())
 
