@@ -268,6 +268,11 @@ class Server:
                 return leaked
             time.sleep(0.02)
 
+    def resident(self):
+        """Bytes of memory the server has."""
+        with open(f"/proc/{self.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     def open_files(self):
         """What the server's file descriptors are."""
         found = []

@@ -130,12 +130,6 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def resident(server):
-    """Bytes of memory the server has."""
-    with open(f"/proc/{server.process.pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 # --- the other side of the line ----------------------------------------------------------------
 
 
@@ -292,7 +286,7 @@ class Watch:
         now = {"disk": disk["bytes_read"] + disk["bytes_written"],
                "line from the guest": line["from_guest"], "line to the guest": line["to_guest"],
                "zero": zero["bulk"]["packets_in"] + zero["bulk"]["packets_out"], "keyboard": keyboard["reports"]}
-        self.looks.append((time.monotonic(), now, resident(self.server)))
+        self.looks.append((time.monotonic(), now, self.server.resident()))
         self.say(f"{self.looks[-1][0] - self.start:5.0f} s: disk {now['disk'] / MIB:.1f} MiB, line "
                  f"{now['line from the guest'] / KIB:.0f} KiB out, {now['line to the guest'] / KIB:.0f} KiB in, "
                  f"zero {now['zero']} packets, keyboard {now['keyboard']} reports; "
@@ -372,7 +366,7 @@ def run(setup, directory, image, kept_sum, say):
             line.join(20)
         leaked = server.leaked_files(files)
         return {"setup": setup, "values": guest.values, "lines": lines, "line": line, "typist": typist, "watch": watch,
-                "leaked": leaked, "resident": resident(server), "statistics": server.statistics()}
+                "leaked": leaked, "resident": server.resident(), "statistics": server.statistics()}
 
 
 def test_finds_everything_behind_the_hubs(ran):

@@ -165,12 +165,6 @@ dd if=/tmp/data of=/dev/sda bs=64k oflag=direct conv=fsync status=none && say wr
 """
 
 
-def resident(server):
-    """Bytes of memory the server has."""
-    with open(f"/proc/{server.process.pid}/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def run(name, script, devices, answers=None, image=None):
     lines, looks = [], []
     with lab.Server(devices, control=True) as server:
@@ -192,11 +186,11 @@ def run(name, script, devices, answers=None, image=None):
             "look": look,
         }
         control.execute("devices")  # it has noticed us: we count among its files
-        files, memory = server.open_files(), resident(server)
+        files, memory = server.open_files(), server.resident()
         guest = lab.run_guest(f"ROUNDS={ROUNDS}\n{script}", server, name=name, on_line=lines.append,
                               answers=answers, timeout=100 + 10 * ROUNDS)
         return types.SimpleNamespace(values=guest.values, lines=lines, looks=looks, leaked=server.leaked_files(files),
-                                     growth=resident(server) - memory, statistics=server.statistics())
+                                     growth=server.resident() - memory, statistics=server.statistics())
 
 
 def nothing_leaked(ran):
