@@ -55,12 +55,13 @@ static struct {
 static uint64_t accesses_before, entries_before, frames_before;
 static bool may_access;
 
+/* And not asleep with all of the bus. */
 static bool running(void)
 {
 	bh_le16 command;
 
 	bh_pci_bar_read(bh_uhci_pci(uhci), UHCI_BAR, USBCMD, &command, sizeof(command));
-	return bh_get_le16(command) & USBCMD_RS;
+	return (bh_get_le16(command) & (USBCMD_RS | USBCMD_EGSM)) == USBCMD_RS;
 }
 
 static void call_begins(void)
@@ -425,6 +426,24 @@ static struct bh_setup request_of(uint8_t choice, uint8_t value, uint16_t length
 	};
 }
 
+/* first descriptor, target, count, frames ahead, interval and how, length, buffer: before what hangs in the frames */
+static void make_stream(const uint8_t *r)
+{
+	struct target target = target_of(r[2]);
+	unsigned frame = bar_read(FRNUM, 2) + r[4], interval = 1u << (r[5] & 3);
+	uint32_t length = length_of(r[6]), flags = r[5] & 0x08 ? TD_CERR : 0;
+
+	target.endpoint = r[2] & 0x80 ? target.endpoint : 7;
+	for (unsigned i = 0; i <= r[3]; i++, frame += interval) {
+		uint32_t entry = FRAME_LIST + 4 * (frame % FRAME_LIST_SIZE), control = TD_ACTIVE | TD_IOS | flags;
+
+		control |= i == r[3] && (r[5] & 0x04) ? TD_IOC : 0;
+		put_td(r[1] + i, r[5] & 0x10 ? LINK_T : guest_get32(entry), control,
+		       token_of(&target, target.in ? BH_PID_IN : BH_PID_OUT, 0, length), buffer_of(r[7], i, length));
+		guest_put32(entry, TD(r[1] + i));
+	}
+}
+
 /* queue head, target, first descriptor, request, its value, length, how many data packets and what is odd */
 static void make_control(const uint8_t *r)
 {
@@ -638,7 +657,7 @@ static void act(const uint8_t *r)
 		hostile_device_detach(d);
 		break;
 	case 7:
-		for (unsigned i = 0; i < PIPES; i++)
+		for (unsigned i = 0; i < ALL_PIPES; i++)
 			hostile_device_end(d, i, r[4], r[5]);
 		break;
 	default:
@@ -686,7 +705,7 @@ static void (*const operations[])(const uint8_t *record) = {
 	make_queue, make_queue, link_queues, fill_frame_list, make_queue_head, make_td, make_control, use_again,
 	write_word, write_bytes, race, race, write_register, read_register, access_config, start,
 	drive_port, acknowledge, reset, pass_time, pass_time, set_policy, set_policy, act,
-	act, plug, change_map, pass_time,
+	act, plug, change_map, make_stream,
 };
 
 static void choose_limits(const uint8_t *r)

@@ -26,6 +26,26 @@ static unsigned pipe_of(const struct bh_transfer *t)
 	return t->type == BH_CONTROL ? CONTROL_PIPE : (t->endpoint & 15u) | (t->endpoint & BH_ENDPOINT_IN) >> 3;
 }
 
+/* The pipe that holds the transfer; or (NULL) a free one for it. */
+static struct pipe *pipe_for(struct hostile_device *d, const struct bh_transfer *t, const struct bh_transfer *held)
+{
+	unsigned first = PIPES + (is_in(t) ? UNDER_WAY : 0);
+
+	if (t->type != BH_ISOCHRONOUS)
+		return &d->pipes[pipe_of(t)];
+	for (unsigned i = first; i < first + UNDER_WAY; i++)
+		if (d->pipes[i].transfer == held)
+			return &d->pipes[i];
+	must(!held, "cancels what does not run");
+	must(false, "more under way than allowed");
+	return NULL;
+}
+
+static unsigned endpoint_of(unsigned pipe)
+{
+	return pipe < PIPES ? pipe : STREAM_PIPE + (pipe < PIPES + UNDER_WAY ? 0 : 16);
+}
+
 /* --- endpoints: what a configuration has depends on the device, its number and the alternate setting  */
 
 static void configure(struct hostile_device *d)
@@ -38,7 +58,7 @@ static void configure(struct hostile_device *d)
 
 		*e = (struct bh_endpoint_info){
 			.address = (uint8_t)(number | (i & 16) << 3),
-			.type = number == 3 ? BH_INTERRUPT : number == 7 ? BH_ISOCHRONOUS : BH_BULK,
+			.type = number == 3 ? BH_INTERRUPT : number == STREAM_PIPE ? BH_ISOCHRONOUS : BH_BULK,
 			.max_packet = sizes[(number < 3 ? 0 : number + choice) % BH_COUNT(sizes)],
 			.interval = 1,
 			.interface = number & 1,
@@ -94,7 +114,7 @@ static void check_pipe(const struct pipe *p)
 
 void hostile_device_check(const struct hostile_device *d)
 {
-	for (unsigned i = 0; i < PIPES; i++)
+	for (unsigned i = 0; i < ALL_PIPES; i++)
 		check_pipe(&d->pipes[i]);
 }
 
@@ -134,6 +154,10 @@ static void end(struct hostile_device *d, struct pipe *p, uint8_t status, uint8_
 	check_pipe(p);
 	if (is_in(t))
 		fill(t, BH_MIN(moved, t->length));
+	for (unsigned i = 0; i < t->packet_count; i++) {
+		t->packets[i].status = (enum bh_status)((status + i * (actual >> 4)) % BH_STATUS_COUNT);
+		t->packets[i].actual = actual & 8 ? moved : t->packets[i].length >> (actual & 3); /* perhaps a lie */
+	}
 	p->transfer = NULL;
 	p->cancelled = false;
 	p->due_us = UINT64_MAX;
@@ -142,7 +166,7 @@ static void end(struct hostile_device *d, struct pipe *p, uint8_t status, uint8_
 
 void hostile_device_end(struct hostile_device *d, unsigned pipe, uint8_t status, uint8_t actual)
 {
-	struct pipe *p = &d->pipes[pipe % PIPES];
+	struct pipe *p = &d->pipes[pipe % ALL_PIPES];
 
 	if (!p->transfer)
 		return;
@@ -152,17 +176,17 @@ void hostile_device_end(struct hostile_device *d, unsigned pipe, uint8_t status,
 
 void hostile_device_progress(struct hostile_device *d, unsigned pipe)
 {
-	struct bh_transfer *t = d->pipes[pipe % PIPES].transfer;
+	struct bh_transfer *t = d->pipes[pipe % ALL_PIPES].transfer;
 
 	if (t)
 		bh_transfer_progress(t, t->length / 2);
 }
 
-static void check_cancelled(const struct hostile_device *d, unsigned from, unsigned to, int interface)
+static void check_cancelled(const struct hostile_device *d, bool control, int interface)
 {
-	for (unsigned i = from; i < to; i++)
-		must(!d->pipes[i].transfer || d->pipes[i].cancelled ||
-		             (interface >= 0 && d->endpoints[i].interface != interface),
+	for (unsigned i = 0; i < ALL_PIPES; i++)
+		must(!d->pipes[i].transfer || d->pipes[i].cancelled || (!control && i == CONTROL_PIPE) ||
+		             (interface >= 0 && d->endpoints[endpoint_of(i)].interface != interface),
 		     "a transfer should have been cancelled");
 }
 
@@ -172,14 +196,14 @@ void hostile_device_detach(struct hostile_device *d)
 		return;
 	d->detached = true;
 	bh_device_detach(&d->device);
-	check_cancelled(d, 0, PIPES, -1);
+	check_cancelled(d, true, -1);
 }
 
 uint64_t hostile_device_due(const struct hostile_device *d)
 {
 	uint64_t due = UINT64_MAX;
 
-	for (unsigned i = 0; i < PIPES; i++)
+	for (unsigned i = 0; i < ALL_PIPES; i++)
 		if (d->pipes[i].transfer)
 			due = BH_MIN(due, d->pipes[i].due_us);
 	return due;
@@ -187,11 +211,12 @@ uint64_t hostile_device_due(const struct hostile_device *d)
 
 void hostile_device_run(struct hostile_device *d, uint64_t now_us)
 {
-	for (unsigned i = 0; i < PIPES; i++) {
+	for (unsigned i = 0; i < ALL_PIPES; i++) {
 		struct pipe *p = &d->pipes[i];
+		const struct policy *policy = &d->pipes[endpoint_of(i)].policy;
 
 		if (p->transfer && p->due_us <= now_us)
-			hostile_device_end(d, i, p->cancelled ? BH_CANCELLED : p->policy.status, p->policy.actual);
+			hostile_device_end(d, i, p->cancelled ? BH_CANCELLED : policy->status, policy->actual);
 	}
 }
 
@@ -206,7 +231,15 @@ static void check_transfer(const struct hostile_device *d, const struct bh_trans
 	must(sum == t->length, "spans do not add up to the length");
 	if (t->type == BH_CONTROL)
 		return;
-	must(t->type == BH_BULK || t->type == BH_INTERRUPT, "a transfer of a type nobody asked for");
+	must((t->type == BH_ISOCHRONOUS) == (t->packet_count > 0), "packets where there should be none, or none");
+	for (unsigned i = 0; i < t->packet_count; i++) {
+		must(t->packets[i].offset == i * packet, "packets that do not lie one after another");
+		must(t->packets[i].length <= packet && (!is_in(t) || t->packets[i].length == packet),
+		     "a packet of no length it can have");
+		must(t->packets[i].status == BH_NO_RESPONSE && !t->packets[i].actual, "a packet that has an outcome");
+	}
+	must(t->type != BH_ISOCHRONOUS || t->length == t->packet_count * packet, "not as long as its packets");
+	must(t->type == BH_ISOCHRONOUS || t->type == BH_BULK || t->type == BH_INTERRUPT, "a transfer of a type nobody asked for");
 	must(t->length <= BH_MAX(hostile_limits.batch_bytes, packet), "a batch larger than allowed");
 	must(t->length <= hostile_limits.batch_descriptors * packet, "more packets than allowed");
 	must(t->type != BH_INTERRUPT || t->length <= packet, "more than one packet for an interrupt endpoint");
@@ -216,7 +249,7 @@ static void check_transfer(const struct hostile_device *d, const struct bh_trans
 
 static bool take(struct hostile_device *d, struct bh_transfer *t)
 {
-	struct pipe *p = &d->pipes[pipe_of(t)];
+	struct pipe *p = pipe_for(d, t, NULL);
 
 	must(!d->detached, "called after it detached");
 	must(!p->transfer, "submitted while another transfer to the endpoint runs");
@@ -232,8 +265,8 @@ static bool take(struct hostile_device *d, struct bh_transfer *t)
 /* Does with the transfer taken what the policy says. */
 static void proceed(struct hostile_device *d, struct bh_transfer *t)
 {
-	struct pipe *p = &d->pipes[pipe_of(t)];
-	const struct policy *policy = &p->policy;
+	struct pipe *p = pipe_for(d, t, t);
+	const struct policy *policy = &d->pipes[pipe_of(t)].policy;
 	unsigned what = policy->submit & 7;
 
 	if (what == WAKE_AND_END)
@@ -259,8 +292,8 @@ static void device_submit(struct bh_device *device, struct bh_transfer *t)
 static void device_cancel(struct bh_device *device, struct bh_transfer *t)
 {
 	struct hostile_device *d = of_device(device);
-	struct pipe *p = &d->pipes[pipe_of(t)];
-	const struct policy *policy = &p->policy;
+	struct pipe *p = pipe_for(d, t, t);
+	const struct policy *policy = &d->pipes[pipe_of(t)].policy;
 
 	must(p->transfer == t, "cancels what does not run");
 	must(!p->cancelled, "cancels twice");
@@ -289,10 +322,10 @@ static void device_cancel(struct bh_device *device, struct bh_transfer *t)
 
 static void end_all(struct hostile_device *d)
 {
-	check_cancelled(d, 0, PIPES, -1);
-	for (unsigned i = 0; i < PIPES; i++)
+	check_cancelled(d, true, -1);
+	for (unsigned i = 0; i < ALL_PIPES; i++)
 		if (d->pipes[i].transfer)
-			end(d, &d->pipes[i], BH_CANCELLED, d->pipes[i].policy.actual);
+			end(d, &d->pipes[i], BH_CANCELLED, d->pipes[endpoint_of(i)].policy.actual);
 }
 
 static void device_reset(struct bh_device *device)
@@ -309,7 +342,7 @@ static void device_set_configuration(struct bh_device *device, uint8_t value, st
 {
 	struct hostile_device *d = of_device(device);
 
-	check_cancelled(d, 0, CONTROL_PIPE, -1);
+	check_cancelled(d, false, -1);
 	take(d, t);
 	d->configuration = value;
 	configure(d);
@@ -321,7 +354,7 @@ static void device_set_interface(struct bh_device *device, uint8_t interface, ui
 {
 	struct hostile_device *d = of_device(device);
 
-	check_cancelled(d, 0, CONTROL_PIPE, interface);
+	check_cancelled(d, false, interface);
 	take(d, t);
 	d->alternate = alternate;
 	for (unsigned i = 0; i < 32; i++)
@@ -335,7 +368,7 @@ static void device_clear_halt(struct bh_device *device, uint8_t endpoint, struct
 	struct hostile_device *d = of_device(device);
 	unsigned i = (endpoint & 15u) | (endpoint & BH_ENDPOINT_IN) >> 3;
 
-	check_cancelled(d, i, i + 1, -1);
+	must(!d->pipes[i].transfer || d->pipes[i].cancelled, "a transfer should have been cancelled");
 	take(d, t);
 	proceed(d, t);
 }

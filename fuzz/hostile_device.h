@@ -11,6 +11,11 @@
 #define CONTROL_PIPE 32u
 #define PIPES        33u
 
+/* Behind them, for isochronous endpoints, of which each may have so many transfers. Endpoint 7 is one. */
+#define STREAM_PIPE 7u
+#define UNDER_WAY   8u
+#define ALL_PIPES   (PIPES + 2 * UNDER_WAY)
+
 enum on_submit { END, HOLD, END_LATER, DETACH_AND_HOLD, DETACH_AND_END, PROGRESS, END_AND_DETACH, WAKE_AND_END };
 enum on_cancel { CANCEL, CANCEL_IN_PART, CANCEL_LATER, TOO_LATE, END_AS_USUAL, CANCEL_NEVER };
 
@@ -36,7 +41,7 @@ struct hostile_device {
 	bool detached;
 	uint32_t asked; /* endpoints the bus was told of: a bit for each */
 	struct bh_endpoint_info endpoints[32];
-	struct pipe pipes[PIPES];
+	struct pipe pipes[ALL_PIPES]; /* policies are those of the first PIPES */
 };
 
 /* What may be submitted, and how it is verified; and how often it ended other than inside submit or cancel. */

@@ -10,7 +10,7 @@ import sys
 
 # As in guest_memory.c: operations[], then the choices that a record's bytes make.
 (QUEUE, _, LINK, FRAMES, HEAD, TD, CONTROL, AGAIN, WORD, BYTES, RACE, _, WRITE, READ, CONFIG, START,
- PORT, ACKNOWLEDGE, RESET, TIME, _, POLICY, _, ACT, _, PLUG, MAP, _) = range(28)
+ PORT, ACKNOWLEDGE, RESET, TIME, _, POLICY, _, ACT, _, PLUG, MAP, STREAM) = range(28)
 END, HOLD, LATER, DETACH_HOLD, DETACH_END, PROGRESS, END_DETACH, WAKE_END = range(8)
 CANCEL, IN_PART, CANCEL_LATER, TOO_LATE, AS_USUAL, NEVER = range(6)
 SUCCESS, STALL, BABBLE, NO_RESPONSE, BUS_ERROR, CANCELLED = range(6)
@@ -134,6 +134,26 @@ def programs():
         (POLICY, 0, EVERY, HOLD), (QUEUE, 0, bulk_in(3), 5, 0, IOC, 1), (LINK, 0, 0, 0, 0, 5, 3), ms(100),
         (ACT, 0, 0x13, 0, SUCCESS, ALL), ms(100), (FRAMES, 0, 0), ms(1200)]
     yield "isochronous", limits(), [(TD, 0, 0, 0, 0x03, 0x17, 0, 0), (TD, 1, 1, 0, 0x03, 7, 1, 0), (FRAMES, 1, 1), ms(5)]
+    for name, target in (("stream_out", 7), ("stream_in", 0x17)):
+        stream = (STREAM, 0, target, 60, 3, 4, 0, 0)
+        yield name, limits(), [stream, ms(40), (ACKNOWLEDGE,), ms(60)]
+        yield name + "_held", limits(), [
+            (POLICY, 0, EVERY, HOLD), stream, ms(40), (ACT, 0, 0, 7, SUCCESS, ALL), ms(40), (FRAMES, 0, 0), ms(1200)]
+        yield name + "_later", limits(), [
+            (POLICY, 0, EVERY, LATER, CANCEL_LATER, SUCCESS, 0x50, 0xbf), stream, ms(90), (AGAIN, 0, 60), ms(1100)]
+        yield name + "_packets", limits(descriptors=2), [(POLICY, 0, EVERY, LATER, 0, 0, 0, 0xbf), stream, ms(90)]
+        yield name + "_little_memory", limits(bytes=3), [stream, ms(90)]
+        yield name + "_changed", limits(), [
+            stream, ms(9), (BYTES, 0, 0xc0, 0, 1, 2, 3, 4), (WORD, 2 | 3 << 2, 30, 1, 4, 0, 0, 0), ms(9),
+            (STREAM, 90, target, 20, 2, 0, 1, 8), ms(60)]
+        yield name + "_raced", limits(), [
+            (RACE, 2 | 1 << 2, 20, 0x80, 40, 7, 20, 2), (RACE, 2, 25, 0x10, 60, 3, 9, 0), stream, ms(90)]
+        yield name + "_detaches", limits(), [
+            (POLICY, 0, EVERY, DETACH_HOLD, NEVER), stream, ms(9), (PLUG, 0), (PORT, 0, 0), (AGAIN, 0, 60), ms(60)]
+        yield name + "_stops", limits(), [
+            (POLICY, 0, EVERY, HOLD, CANCEL_LATER), stream, ms(9), (WRITE, 0, 1, 0), ms(3), (WRITE, 0, 1, 1), ms(20),
+            *control(2, 1), (LINK, 1, 0), ms(5), (PORT, 0, 0), ms(9)]
+        yield name + "_late", limits(), [stream, (TIME, 9, 10, 1), (READ, 6, 1), (TIME, 40, 10, 1), ms(60)]
     yield "nonsense", limits(), [(TD, 0, 0, 0, 0, 0, 3, 0), (FRAMES, 1, 0), ms(5), (READ, 2, 1), (START,), ms(4)]
     yield "illegal_length", limits(), [*one_queue(bulk_in(), 2, 0, 12), ms(5)]
     yield "loop_of_heads", limits(), [(LINK, 0, 255, 3, 0), ms(5), *one_queue(bulk_out(), 3), (LINK, 0, 255, 3, 0), ms(9)]

@@ -14,17 +14,17 @@
 
 #include "internal.h"
 
-/* A host that needs longer than this is no source of isochronous data. */
-#define LONGEST_LAG BH_ISOCHRONOUS_WINDOW
-
 /* So many misses in a row, and the host has become slower: the lag is settled anew. */
 #define MISSES_SETTLE_ANEW 8u
 
 /* Of one batch: its first packet is told when its last one is there. */
 #define LONGEST_BATCH 16u
 
-/* Where memory is short: enough for one packet at a time to go on. */
-#define SMALLEST_WINDOW 2u
+/* So many in a row that are not what was gathered, and the guest has taken back all of it. */
+#define CHANGED_AT_ONCE 8u
+
+/* Where memory is short: one packet at a time, which every stream may always have. */
+#define SMALLEST_WINDOW 1u
 
 void bh_isochronous_init(struct bh_isochronous *s, struct bh_engine *e, const struct bh_isochronous_ops *ops, bool in,
                          uint32_t max_packet)
@@ -205,8 +205,7 @@ static void take_more(struct bh_isochronous *s, struct bh_isochronous_batch *b, 
 	/* In one piece of memory: a batch ends where the window does. */
 	while (room(s) && b->count < BH_MAX(longest_batch(s), 1u) && (!b->count || s->tail % s->window) &&
 	       source->ops->next(source, &d, &next) == BH_FOUND) {
-		if (bh_frame_of(&next) < bh_frame_of(&d) || bh_frame_of(&next) > s->frame + frames_ahead(s->engine) ||
-		    (!s->in && next.length > s->max_packet) || is_gathered(s, &next) || !take(s, b, &next))
+		if ((!s->in && next.length > s->max_packet) || is_gathered(s, &next) || !take(s, b, &next))
 			return;
 		d = next;
 	}
@@ -241,26 +240,6 @@ static bool gather(struct bh_isochronous *s, const struct bh_descriptor *head, c
 	if (b->count)
 		issue(s, b);
 	return true;
-}
-
-/* Keeps at least half of the way ahead gathered, if the guest has queued that much. Once a frame. */
-static void look_ahead(struct bh_isochronous *s, const struct bh_descriptor *now)
-{
-	uint32_t ahead = frames_ahead(s->engine);
-	unsigned resets = s->resets;
-	uint64_t before;
-
-	if (!ahead || s->looked)
-		return;
-	do {
-		bool known = s->gathered && bh_frame_of(&s->last) >= s->frame;
-
-		if (known && bh_frame_of(&s->last) - s->frame > ahead / 2)
-			break;
-		before = s->tail;
-		gather(s, NULL, known ? &s->last : now);
-	} while (s->tail != before && s->resets == resets); /* the device may have gone at that */
-	s->looked = true;
 }
 
 /* --- letting go ------------------------------------------------------------------------------ */
@@ -321,7 +300,7 @@ void bh_isochronous_reset(struct bh_isochronous *s)
 static struct bh_isochronous *find_silent(const struct bh_engine *e)
 {
 	bh_list_each(s, &e->streams, struct bh_isochronous, link)
-		if (!empty(s) && e->frame - s->offered_frame > e->config.withdrawn_frames + BH_ISOCHRONOUS_GAP)
+		if (!empty(s) && e->frame - s->offered_frame > (uint64_t)e->config.withdrawn_frames + BH_ISOCHRONOUS_GAP)
 			return s;
 	return NULL;
 }
@@ -351,8 +330,6 @@ static void settle_lag(struct bh_isochronous *s, const struct bh_isochronous_bat
 {
 	uint64_t asked = appointment(s, b->first)->frame, late = now(s) > asked ? now(s) - asked + 1 : 0;
 
-	if (b->first < s->head || late > LONGEST_LAG)
-		return; /* nobody waits for this one any more; or nobody would for the next */
 	s->lag = (uint32_t)late;
 	s->lag_known = true;
 	s->misses = 0;
@@ -404,32 +381,44 @@ static enum bh_answer missed(struct bh_isochronous *s)
 	return BH_ANSWER_MISSED;
 }
 
-/* Has the device, in this one's place, been sent just what it says now? */
-static bool unchanged(const struct bh_isochronous *s, const struct bh_descriptor *d)
+/* Has the device been sent, as packet i, just what the descriptor says now? */
+static bool unchanged(const struct bh_isochronous *s, uint64_t i, const struct bh_descriptor *d)
 {
-	const struct bh_packet *p = packet(s, s->head);
+	const struct bh_packet *p = packet(s, i);
 	struct bh_source *source = s->engine->source;
 
 	return p->length == d->length &&
-	       (!p->length || source->ops->equal(source, d, 0, packet_data(s, s->head), p->length));
+	       (!p->length || source->ops->equal(source, d, 0, packet_data(s, i), p->length));
 }
 
-/* Does the guest's list go on, behind this one, with something that was gathered? */
+/* Was it gathered, and does it stand? */
+static bool is_as_gathered(const struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	for (uint64_t i = s->head; i < s->tail; i++)
+		if (appointment(s, i)->id == d->id && appointment(s, i)->frame == bh_frame_of(d))
+			return unchanged(s, i, d);
+	return false;
+}
+
+/* Is there, among those that follow this one in the guest's list, one that was gathered and stands? */
 static bool leads_to_gathered(const struct bh_isochronous *s, const struct bh_descriptor *d)
 {
 	struct bh_source *source = s->engine->source;
-	struct bh_descriptor next;
+	struct bh_descriptor after = *d, next;
 
-	return source->ops->next(source, d, &next) == BH_FOUND && is_gathered(s, &next);
+	for (unsigned i = 0; i < CHANGED_AT_ONCE && source->ops->next(source, &after, &next) == BH_FOUND; i++) {
+		if (is_as_gathered(s, &next))
+			return true;
+		after = next;
+	}
+	return false;
 }
 
-/* False: its data cannot be read. */
-static bool send_now(struct bh_isochronous *s, const struct bh_descriptor *d)
+/* What was gathered is taken back, if the guest has none of it behind this one any more. */
+static void recall(struct bh_isochronous *s, const struct bh_descriptor *d)
 {
-	/* What is on its way for later frames must not be overtaken; but the guest may have withdrawn all of it. */
-	if (!empty(s) && !s->looked && !leads_to_gathered(s, d))
+	if (!empty(s) && !s->committed && !(s->committed = leads_to_gathered(s, d)))
 		let_go(s, BH_CANCEL_CHANGED);
-	return !empty(s) || gather(s, d, NULL);
 }
 
 static bool head_is_for_now(const struct bh_isochronous *s)
@@ -444,16 +433,19 @@ static enum bh_answer offer_out(struct bh_isochronous *s, const struct bh_descri
 
 	while (!empty(s) && appointment(s, s->head)->frame < s->frame)
 		drop(s);
-	while (head_is_for_now(s) && !unchanged(s, d)) {
+	while (head_is_for_now(s) && !unchanged(s, s->head, d)) {
 		s->engine->counters.mismatches++;
 		drop(s);
 	}
 	if (d->length > s->max_packet) /* no device hears it to its end, and none would answer */
 		return retire(s, d, d->length, BH_SUCCESS);
-	if (!head_is_for_now(s) && moment == BH_MOMENT_NOW && !send_now(s, d))
-		return BH_ANSWER_FAULT;
+	if (!head_is_for_now(s) && moment == BH_MOMENT_NOW) {
+		recall(s, d);
+		if (empty(s) && !gather(s, d, NULL))
+			return BH_ANSWER_FAULT;
+	}
 	if (!head_is_for_now(s))
-		return missed(s);
+		return missed(s); /* nor may it overtake what is on its way for later frames */
 	p = packet(s, s->head);
 	if (appointment(s, s->head)->done)
 		answer = retire(s, d, p->actual, p->status);
@@ -524,7 +516,7 @@ static void bring_forward(struct bh_isochronous *s)
 static enum bh_answer offer_in(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
 {
 	if (!s->lag_known && !bh_isochronous_running(s))
-		drop_all(s); /* all of it came too late to tell how late */
+		drop_all(s); /* and there is nothing to come that would tell it */
 	while (stale(s))
 		drop(s);
 	if (moment == BH_MOMENT_NOW && empty(s))
@@ -540,6 +532,34 @@ static enum bh_answer offer_in(struct bh_isochronous *s, const struct bh_descrip
 	return unanswered(s, d);
 }
 
+static bool is_ahead(const struct bh_isochronous *s)
+{
+	return s->gathered && bh_frame_of(&s->last) >= s->frame;
+}
+
+/*
+ * Keeps at least half of the way ahead gathered, if the guest has queued that much. Once a frame.
+ * What is gathered goes on behind what was gathered last, unless the guest no longer has that.
+ */
+static void look_ahead(struct bh_isochronous *s, const struct bh_descriptor *d)
+{
+	uint32_t ahead = frames_ahead(s->engine);
+	unsigned resets = s->resets;
+	uint64_t before;
+
+	if (!ahead || s->looked)
+		return;
+	do {
+		if (is_ahead(s) && bh_frame_of(&s->last) - s->frame > ahead / 2)
+			break;
+		if (!s->in)
+			recall(s, d);
+		before = s->tail;
+		gather(s, NULL, is_ahead(s) ? &s->last : d);
+	} while (s->tail != before && s->resets == resets); /* the device may have gone at that */
+	s->looked = true;
+}
+
 enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_descriptor *d, enum bh_moment moment)
 {
 	uint64_t frame = bh_frame_of(d);
@@ -549,6 +569,7 @@ enum bh_answer bh_isochronous_offer(struct bh_isochronous *s, const struct bh_de
 	if (frame < s->frame || frame - s->frame > BH_ISOCHRONOUS_GAP)
 		let_go(s, BH_CANCEL_WITHDRAWN); /* a new stream: what the last one left is not for it */
 	s->looked &= frame == s->frame;
+	s->committed &= frame == s->frame;
 	s->frame = frame;
 	s->offered_frame = s->engine->frame;
 	s->engine->counters.offers++;

@@ -48,6 +48,7 @@ struct serial {
 	bool told;        /* what the guest believes: is there another side? */
 	bool interrupted; /* it was away since, if only for a moment */
 	struct bh_list out, in, notifications; /* transfers that wait, by device_link */
+	bool unended; /* the last packet to the guest was full: it does not know yet that there is no more */
 	bool pumping, again;
 	uint64_t from_guest, to_guest, breaks;
 	uint64_t allowance, allowed_ms; /* with a rate: bytes the guest may get, in thousandths, and as of when */
@@ -134,7 +135,7 @@ static uint32_t allowed(struct serial *s)
 		return BH_SERIAL_BUFFER;
 	now = uv_now(s->line->loop);
 	s->allowance += BH_MIN(now - s->allowed_ms, 1000u) * s->rate;
-	s->allowance = BH_MIN(s->allowance, BH_MAX(PACE_MS * s->rate, 1000u));
+	s->allowance = BH_MIN(s->allowance, BH_MAX((uint64_t)PACE_MS * s->rate, 1000u));
 	s->allowed_ms = now;
 	return (uint32_t)BH_MIN(s->allowance / 1000, BH_SERIAL_BUFFER);
 }
@@ -148,17 +149,21 @@ static void give_later(struct serial *s)
 		uv_timer_start(s->pacing, may_go_on, BH_MAX(PACE_MS / 2, 1000 / s->rate + 1), 0);
 }
 
-/* What there is, at once: a transfer ends with it, full or not. */
+/*
+ * What there is, at once: a transfer ends with it, full or not. After a full packet with nothing
+ * behind it comes an empty one (USB 2.0, 5.8.3), or a driver that left room for more would keep
+ * what it has until there is more.
+ */
 static void give_in(struct serial *s)
 {
 	struct bh_transfer *t;
 
-	while ((t = first(&s->in)) && (s->line->to_guest.used || t->length == 0)) {
+	while ((t = first(&s->in)) && (s->line->to_guest.used || s->unended || t->length == 0)) {
 		struct iovec spans[2];
 		unsigned count = bh_ring_data(&s->line->to_guest, spans);
 		uint32_t most = BH_MIN(allowed(s), t->length);
 
-		if (!most && t->length) {
+		if (!most && t->length && s->line->to_guest.used) {
 			give_later(s);
 			return;
 		}
@@ -172,6 +177,8 @@ static void give_in(struct serial *s)
 		s->to_guest += t->actual;
 		if (s->rate)
 			s->allowance -= t->actual * UINT64_C(1000);
+		s->unended = t->actual && t->actual == t->length && t->actual % DATA_MAX_PACKET == 0 &&
+		             !s->line->to_guest.used;
 		end(t, BH_SUCCESS);
 	}
 }
@@ -368,6 +375,7 @@ static void serial_changed(struct bh_standard *standard, int interface)
 	if (interface != COMMUNICATIONS) {
 		end_all(&s->out, BH_CANCELLED);
 		end_all(&s->in, BH_CANCELLED);
+		s->unended = false;
 	}
 	if (interface != DATA) {
 		end_all(&s->notifications, BH_CANCELLED);

@@ -95,7 +95,7 @@ static bool would_block(int err)
 	return err == EAGAIN || err == EWOULDBLOCK;
 }
 
-static ssize_t write_some(struct bh_channel *c, const struct iovec *spans, unsigned count)
+static ssize_t write_some(struct bh_line_channel *c, const struct iovec *spans, unsigned count)
 {
 	struct msghdr m = {.msg_iov = (struct iovec *)spans, .msg_iovlen = count};
 	ssize_t n;
@@ -107,7 +107,7 @@ static ssize_t write_some(struct bh_channel *c, const struct iovec *spans, unsig
 }
 
 /* As much as the host takes now. */
-static void write_out(struct bh_channel *c)
+static void write_out(struct bh_line_channel *c)
 {
 	struct bh_line *l = c->line;
 	struct iovec spans[2];
@@ -128,7 +128,7 @@ static void write_out(struct bh_channel *c)
 }
 
 /* What came, as far as there is room: one buffer's worth at most. False: there will be no more. */
-static bool read_in(struct bh_channel *c)
+static bool read_in(struct bh_line_channel *c)
 {
 	struct bh_line *l = c->line;
 	struct iovec spans[2];
@@ -150,7 +150,7 @@ static bool read_in(struct bh_channel *c)
 static void channel_ready(uv_poll_t *p, int status, int events);
 
 /* Waits for what there is a use for. */
-static void update(struct bh_channel *c)
+static void update(struct bh_line_channel *c)
 {
 	int events = 0;
 
@@ -171,7 +171,7 @@ static void update(struct bh_channel *c)
 
 static void channel_ready(uv_poll_t *p, int status, int events)
 {
-	struct bh_channel *c = p->data;
+	struct bh_line_channel *c = p->data;
 	struct bh_line *l = c->line;
 
 	if (status < 0) { /* reading tells what it is; libuv waits no longer */
@@ -187,7 +187,7 @@ static void channel_ready(uv_poll_t *p, int status, int events)
 	l->upcalls->moved(l);
 }
 
-int bh_channel_attach(struct bh_channel *c, int fd)
+int bh_line_channel_attach(struct bh_line_channel *c, int fd)
 {
 	int r;
 
@@ -209,14 +209,14 @@ int bh_channel_attach(struct bh_channel *c, int fd)
 	return 0;
 }
 
-void bh_channel_detach(struct bh_channel *c)
+void bh_line_channel_detach(struct bh_line_channel *c)
 {
 	if (c->poll)
 		uv_close((uv_handle_t *)c->poll, bh_line_free_handle);
 	c->poll = NULL;
 }
 
-void bh_channel_wake(struct bh_channel *c)
+void bh_line_channel_wake(struct bh_line_channel *c)
 {
 	if (!c->poll)
 		return;
@@ -224,7 +224,7 @@ void bh_channel_wake(struct bh_channel *c)
 	update(c);
 }
 
-static void discard(struct bh_channel *c)
+static void discard(struct bh_line_channel *c)
 {
 	uint8_t bytes[4096];
 
@@ -233,7 +233,7 @@ static void discard(struct bh_channel *c)
 }
 
 /* A step of draining. False: there are more. */
-static bool drain_step(struct bh_channel *c)
+static bool drain_step(struct bh_line_channel *c)
 {
 	struct bh_line *l = c->line;
 
@@ -256,11 +256,11 @@ static void drain_again(uv_timer_t *t)
 	drain_step(t->data);
 }
 
-void bh_channel_drain(struct bh_channel *c)
+void bh_line_channel_drain(struct bh_line_channel *c)
 {
 	struct bh_line *l = c->line;
 
-	bh_channel_detach(c);
+	bh_line_channel_detach(c);
 	uv_update_time(l->loop);
 	c->deadline = uv_now(l->loop) + DRAIN_MS;
 	l->timer->data = c;

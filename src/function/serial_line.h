@@ -89,15 +89,15 @@ int bh_line_file(uv_loop_t *loop, const char *path, const char *input, struct bh
 
 /* --- a line over a descriptor that says when it is ready --------------------------------------------- */
 
-struct bh_channel {
+struct bh_line_channel {
 	/* configuration */
 	struct bh_line *line;
 	bool is_socket;
 	/* There is nothing more to be read, for good: called after all that came was. */
-	void (*lost)(struct bh_channel *c);
+	void (*lost)(struct bh_line_channel *c);
 	/* While closing: has the other side got what the host accepted for it? */
-	bool (*delivered)(struct bh_channel *c);
-	void (*drained)(struct bh_channel *c, int error); /* see bh_channel_drain() */
+	bool (*delivered)(struct bh_line_channel *c);
+	void (*drained)(struct bh_line_channel *c, int error); /* see bh_line_channel_drain() */
 
 	/* state */
 	uv_poll_t *poll; /* NULL: not attached */
@@ -109,16 +109,16 @@ struct bh_channel {
 };
 
 /* Begin with a descriptor, which does not block. 0 or a negative errno. */
-int bh_channel_attach(struct bh_channel *c, int fd);
-void bh_channel_detach(struct bh_channel *c); /* no more events; attached or not */
+int bh_line_channel_attach(struct bh_line_channel *c, int fd);
+void bh_line_channel_detach(struct bh_line_channel *c); /* no more events; attached or not */
 
 /* For bh_line_ops.wake; does nothing where nothing is attached. */
-void bh_channel_wake(struct bh_channel *c);
+void bh_line_channel_wake(struct bh_line_channel *c);
 
 /*
  * Detach, and give what is left in the buffer to the other side; drained() is called once,
  * perhaps in here, with how that went. What comes is thrown away.
  */
-void bh_channel_drain(struct bh_channel *c);
+void bh_line_channel_drain(struct bh_line_channel *c);
 
 #endif

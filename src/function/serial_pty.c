@@ -22,7 +22,7 @@
 
 struct pty {
 	struct bh_line line;
-	struct bh_channel channel;
+	struct bh_line_channel channel;
 	int master, watch; /* -1: none */
 	uv_poll_t *watching;
 	char *link;
@@ -36,9 +36,9 @@ static struct pty *to_pty(struct bh_line *l)
 
 /* --- who comes and goes ------------------------------------------------------------------------ */
 
-static void pty_lost(struct bh_channel *c)
+static void pty_lost(struct bh_line_channel *c)
 {
-	bh_channel_detach(c);
+	bh_line_channel_detach(c);
 	bh_line_connected(c->line, false);
 }
 
@@ -54,7 +54,7 @@ static void look(struct pty *p)
 {
 	if (p->channel.poll || !is_there(p))
 		return;
-	if (bh_channel_attach(&p->channel, p->master) < 0) {
+	if (bh_line_channel_attach(&p->channel, p->master) < 0) {
 		p->line.failures++;
 		return;
 	}
@@ -89,7 +89,7 @@ static void remove_link(const struct pty *p)
 
 static void pty_free(struct pty *p)
 {
-	bh_channel_detach(&p->channel);
+	bh_line_channel_detach(&p->channel);
 	remove_link(p);
 	free(p->link);
 	if (p->watching)
@@ -102,7 +102,7 @@ static void pty_free(struct pty *p)
 	free(p);
 }
 
-static void pty_drained(struct bh_channel *c, int error)
+static void pty_drained(struct bh_line_channel *c, int error)
 {
 	struct pty *p = to_pty(c->line);
 
@@ -114,7 +114,7 @@ static void pty_drained(struct bh_channel *c, int error)
  * What a reader has not read is lost to it once the master is closed. How much that is only
  * the slave can tell, and what is on its way to the slave, nobody: so it has to be nothing twice.
  */
-static bool pty_delivered(struct bh_channel *c)
+static bool pty_delivered(struct bh_line_channel *c)
 {
 	struct pty *p = to_pty(c->line);
 	struct pollfd f = {.fd = p->master};
@@ -140,14 +140,14 @@ static void pty_close(struct bh_line *l)
 
 	uv_poll_stop(p->watching);
 	if (p->channel.poll)
-		bh_channel_drain(&p->channel);
+		bh_line_channel_drain(&p->channel);
 	else
 		pty_drained(&p->channel, l->to_peer.used ? -ENOTCONN : 0);
 }
 
 static void pty_wake(struct bh_line *l)
 {
-	bh_channel_wake(&to_pty(l)->channel);
+	bh_line_channel_wake(&to_pty(l)->channel);
 }
 
 static const struct bh_line_ops pty_ops = {
@@ -247,7 +247,9 @@ int bh_line_pty(uv_loop_t *loop, const char *link, struct bh_line **ret, char *e
 	if (!p)
 		return bh_line_explain(error, error_size, "pty", ENOMEM, "free some memory");
 	p->master = p->watch = -1;
-	p->channel = (struct bh_channel){.line = &p->line, .lost = pty_lost, .delivered = pty_delivered, .drained = pty_drained};
+	p->channel = (struct bh_line_channel){
+		.line = &p->line, .lost = pty_lost, .delivered = pty_delivered, .drained = pty_drained,
+	};
 	r = bh_line_init(&p->line, loop, &pty_ops);
 	if (r == 0)
 		r = open_pair(p);

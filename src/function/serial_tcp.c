@@ -36,7 +36,7 @@ struct lookup {
 
 struct tcp {
 	struct bh_line line;
-	struct bh_channel channel;
+	struct bh_line_channel channel;
 	char *host, *port;
 	int fd; /* the connection, or an attempt; -1: none */
 
@@ -60,7 +60,7 @@ static struct tcp *to_tcp(struct bh_line *l)
 
 static void hang_up(struct tcp *t)
 {
-	bh_channel_detach(&t->channel);
+	bh_line_channel_detach(&t->channel);
 	if (t->fd >= 0)
 		close(t->fd);
 	t->fd = -1;
@@ -73,7 +73,7 @@ static bool established(struct tcp *t)
 
 	setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(t->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	if (bh_channel_attach(&t->channel, t->fd) < 0) {
+	if (bh_line_channel_attach(&t->channel, t->fd) < 0) {
 		hang_up(t);
 		return false;
 	}
@@ -255,7 +255,7 @@ static void look_up(struct tcp *t)
 
 /* --- the end -------------------------------------------------------------------------------------------- */
 
-static void tcp_lost(struct bh_channel *c)
+static void tcp_lost(struct bh_line_channel *c)
 {
 	struct tcp *t = to_tcp(c->line);
 
@@ -286,7 +286,7 @@ static void tcp_free(struct tcp *t)
 	free(t);
 }
 
-static void tcp_drained(struct bh_channel *c, int error)
+static void tcp_drained(struct bh_line_channel *c, int error)
 {
 	struct tcp *t = to_tcp(c->line);
 
@@ -295,7 +295,7 @@ static void tcp_drained(struct bh_channel *c, int error)
 }
 
 /* Has the peer's kernel all of it? Closing with something unread would take back what it has not. */
-static bool tcp_delivered(struct bh_channel *c)
+static bool tcp_delivered(struct bh_line_channel *c)
 {
 	int left = 0;
 
@@ -311,14 +311,14 @@ static void tcp_close(struct bh_line *l)
 	if (t->accepting)
 		uv_poll_stop(t->accepting);
 	if (t->channel.poll)
-		bh_channel_drain(&t->channel);
+		bh_line_channel_drain(&t->channel);
 	else
 		tcp_drained(&t->channel, l->to_peer.used ? -ENOTCONN : 0);
 }
 
 static void tcp_wake(struct bh_line *l)
 {
-	bh_channel_wake(&to_tcp(l)->channel);
+	bh_line_channel_wake(&to_tcp(l)->channel);
 }
 
 static const struct bh_line_ops tcp_ops = {
@@ -398,12 +398,17 @@ static const char *listen_advice(int err)
 
 static int start_listening(struct tcp *t, const char *address, char *error, size_t error_size)
 {
+	/* An address of this machine, as it is: looking for a name could take long, and the guest would stand still. */
+	struct addrinfo numeric = hints;
+	const char *host = t->host && !strcmp(t->host, "localhost") ? "127.0.0.1" : t->host;
 	uv_getaddrinfo_t request;
 	int r;
 
-	r = uv_getaddrinfo(t->line.loop, &request, NULL, t->host, t->port, &hints); /* waits */
+	numeric.ai_flags |= AI_NUMERICHOST;
+	r = uv_getaddrinfo(t->line.loop, &request, NULL, host, t->port, &numeric);
 	if (r < 0) {
-		snprintf(error, error_size, "serial '%s': %s; check the host's name", address, uv_strerror(r));
+		snprintf(error, error_size, "serial '%s': %s; say an address of this machine, such as 127.0.0.1:PORT", address,
+		         uv_strerror(r));
 		return -EINVAL;
 	}
 	r = -EADDRNOTAVAIL;
@@ -436,7 +441,7 @@ int bh_line_tcp(uv_loop_t *loop, const char *address, bool listening, struct bh_
 		return bh_line_explain(error, error_size, address, ENOMEM, "free some memory");
 	t->fd = t->listener = -1;
 	t->retry_ms = RETRY_MS;
-	t->channel = (struct bh_channel){
+	t->channel = (struct bh_line_channel){
 		.line = &t->line,
 		.is_socket = true,
 		.lost = tcp_lost,

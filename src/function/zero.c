@@ -3,7 +3,9 @@
  * requests.
  *
  * Whatever was gathered or cut on the way here, the device knows packets only. A source is
- * never empty and a sink never full, so their transfers end inside submit. Loopback keeps
+ * never empty and a sink never full, so their transfers end inside submit, or, with a delay,
+ * as soon as it is over: nothing is acted on before that. One that is cancelled meanwhile is
+ * acted on as far as its packets would have moved by then, and is counted so. Loopback keeps
  * packets as they came, zero-length ones too, in a ring: while it is full OUT transfers wait,
  * while it is empty IN transfers do. (The gadget waits for a short packet or 4096 bytes
  * before anything comes back; here a packet comes back once it is there.)
@@ -19,6 +21,7 @@
 #include <base/list.h>
 #include <base/util.h>
 
+#include "delay.h"
 #include "standard.h"
 
 #define SOURCE_SINK 3 /* bConfigurationValue */
@@ -54,6 +57,7 @@ struct zero {
 	struct bh_description description;
 
 	/* state */
+	struct bh_delay delay; /* us 0: there is none */
 	uint8_t buffer[BUFFER_SIZE];
 	struct bh_list waiting[2];           /* loopback: transfers, [in], in order */
 	struct loop_packet ring[RING_SIZE]; /* loopback: from first on, count of them */
@@ -212,38 +216,54 @@ static uint32_t bad_bytes(const struct zero *z, const struct bh_transfer *t, uin
 
 /* --- source and sink ------------------------------------------------------------------------- */
 
-static void source(struct zero *z, struct bh_transfer *t, uint32_t max_packet)
-{
-	put_pattern(z, t, 0, t->length, max_packet);
-	count_in(z, t->type, (t->length + max_packet - 1) / max_packet, t->length);
-	bh_transfer_done(t, BH_SUCCESS, t->length);
-}
-
-/* Does a zero-length packet end the transfer? */
+/* Does a zero-length packet end the OUT transfer? */
 static bool ends_empty(const struct bh_transfer *t, uint32_t max_packet)
 {
 	return t->length == 0 || (t->flags & BH_TRANSFER_ZERO_PACKET && t->length % max_packet == 0);
 }
 
-/* A packet that is not of the pattern is taken; what comes after it finds the endpoint halted. */
-static void sink(struct zero *z, struct bh_transfer *t, uint32_t max_packet)
+/* How many packets the transfer has. */
+static uint32_t packets_of(const struct bh_transfer *t, uint32_t max_packet)
 {
-	uint32_t first = 0, taken = t->length, empty = ends_empty(t, max_packet), start;
+	bool empty = !(t->endpoint & BH_ENDPOINT_IN) && ends_empty(t, max_packet);
 
-	if (bad_bytes(z, t, 0, t->length, max_packet, &first)) {
+	if (t->type == BH_ISOCHRONOUS)
+		return t->packet_count;
+	return t->length / max_packet + (t->length % max_packet != 0) + empty;
+}
+
+/* What follows acts on the first packets of a transfer; where that is not all of them, it was cancelled. */
+
+static void source(struct zero *z, struct bh_transfer *t, uint32_t max_packet, uint32_t packets)
+{
+	bool all = packets == packets_of(t, max_packet);
+	uint32_t given = all ? t->length : packets * max_packet;
+
+	put_pattern(z, t, 0, given, max_packet);
+	count_in(z, t->type, packets, given);
+	bh_transfer_done(t, all ? BH_SUCCESS : BH_CANCELLED, given);
+}
+
+/* A packet that is not of the pattern is taken; what comes after it finds the endpoint halted. */
+static void sink(struct zero *z, struct bh_transfer *t, uint32_t max_packet, uint32_t packets)
+{
+	bool all = packets == packets_of(t, max_packet), empty = all && ends_empty(t, max_packet);
+	uint32_t first = 0, length = all ? t->length : BH_MIN(packets * max_packet, t->length), taken = length, start;
+
+	if (bad_bytes(z, t, 0, length, max_packet, &first)) {
 		start = first - first % max_packet;
-		taken = BH_MIN(start + max_packet, t->length);
+		taken = BH_MIN(start + max_packet, length);
 		z->counters.bad_packets++;
 		z->counters.bad_bytes += bad_bytes(z, t, start, taken - start, max_packet, &first);
 		bh_standard_halt(&z->standard, t->endpoint);
-		if (taken < t->length || empty) {
+		if (taken < length || empty) {
 			count_out(z, t->type, (taken + max_packet - 1) / max_packet, taken);
 			bh_transfer_done(t, BH_STALL, taken);
 			return;
 		}
 	}
-	count_out(z, t->type, (taken + max_packet - 1) / max_packet + empty, taken);
-	bh_transfer_done(t, BH_SUCCESS, taken);
+	count_out(z, t->type, packets, taken);
+	bh_transfer_done(t, all ? BH_SUCCESS : BH_CANCELLED, taken);
 }
 
 /* --- isochronous ------------------------------------------------------------------------------ */
@@ -268,18 +288,18 @@ static void isochronous_out(struct zero *z, struct bh_transfer *t, struct bh_pac
 	count_out(z, BH_ISOCHRONOUS, 1, p->actual);
 }
 
-static void isochronous(struct zero *z, struct bh_transfer *t, uint32_t max_packet)
+static void isochronous(struct zero *z, struct bh_transfer *t, uint32_t max_packet, uint32_t packets)
 {
 	uint32_t actual = 0;
 
-	for (unsigned i = 0; i < t->packet_count; i++) {
+	for (unsigned i = 0; i < packets; i++) {
 		if (t->endpoint & BH_ENDPOINT_IN)
 			isochronous_in(z, t, &t->packets[i], max_packet);
 		else
 			isochronous_out(z, t, &t->packets[i], max_packet);
 		actual += t->packets[i].actual;
 	}
-	bh_transfer_done(t, BH_SUCCESS, actual);
+	bh_transfer_done(t, packets == t->packet_count ? BH_SUCCESS : BH_CANCELLED, actual);
 }
 
 /* --- loopback ----------------------------------------------------------------------------------- */
@@ -404,34 +424,107 @@ static void control(struct zero *z, struct bh_transfer *t)
 
 /* --- the device -------------------------------------------------------------------------------------- */
 
-static void zero_submit(struct bh_device *d, struct bh_transfer *t)
+/* Of source and sink: the first packets. */
+static void move_packets(struct zero *z, struct bh_transfer *t, uint32_t max_packet, uint32_t packets)
 {
-	struct zero *z = to_zero(d);
-	const struct bh_endpoint_info *e = bh_standard_endpoint(d, t->endpoint);
+	if (t->type == BH_ISOCHRONOUS)
+		isochronous(z, t, max_packet, packets);
+	else if (t->endpoint & BH_ENDPOINT_IN)
+		source(z, t, max_packet, packets);
+	else
+		sink(z, t, max_packet, packets);
+}
 
-	if (t->type == BH_CONTROL && !(t->endpoint & 0x7f))
+/* The transfer's endpoint, if it is one of the active settings and works. */
+static const struct bh_endpoint_info *endpoint_of(const struct zero *z, const struct bh_transfer *t)
+{
+	const struct bh_endpoint_info *e = bh_standard_endpoint(&z->standard.device, t->endpoint);
+
+	return e && t->type == e->type && !bh_standard_halted(&z->standard, t->endpoint) ? e : NULL;
+}
+
+static bool is_control(const struct bh_transfer *t)
+{
+	return t->type == BH_CONTROL && !(t->endpoint & 0x7f);
+}
+
+static void act(struct zero *z, struct bh_transfer *t)
+{
+	const struct bh_endpoint_info *e = endpoint_of(z, t);
+
+	if (is_control(t))
 		control(z, t);
-	else if (!e || t->type != e->type || bh_standard_halted(&z->standard, t->endpoint))
+	else if (!e)
 		bh_refuse(t);
 	else if (z->standard.configuration == LOOPBACK)
 		loop(z, t);
-	else if (t->type == BH_ISOCHRONOUS)
-		isochronous(z, t, e->max_packet);
-	else if (t->endpoint & BH_ENDPOINT_IN)
-		source(z, t, e->max_packet);
 	else
-		sink(z, t, e->max_packet);
+		move_packets(z, t, e->max_packet, packets_of(t, e->max_packet));
 }
 
-/* Only loopback's transfers are ever under way. */
-static void zero_cancel(struct bh_device *d, struct bh_transfer *t)
+static void delay_over(struct bh_delay *d, struct bh_transfer *t)
 {
-	(void)d;
-	end(t, BH_CANCELLED);
+	act(bh_container_of(d, struct zero, delay), t);
+}
+
+static void zero_submit(struct bh_device *d, struct bh_transfer *t)
+{
+	struct zero *z = to_zero(d);
+
+	if (z->delay.us)
+		bh_delay_hold(&z->delay, t);
+	else
+		act(z, t);
 }
 
 /*
- * The only endpoints with a state are loopback's. finishes is read when an endpoint is first
+ * One that is delayed moved in part, unless others of its endpoint come before it. What loopback
+ * and the control pipe do, they do at the end.
+ */
+static void cancel_delayed(struct zero *z, struct bh_transfer *t)
+{
+	const struct bh_endpoint_info *e = endpoint_of(z, t);
+	bool moves = e && z->standard.configuration == SOURCE_SINK && bh_delay_first(&z->delay, t->endpoint) == t;
+	uint32_t packets = moves ? bh_delay_share(&z->delay, t, packets_of(t, e->max_packet)) : 0;
+
+	bh_delay_release(&z->delay, t);
+	if (packets)
+		move_packets(z, t, e->max_packet, packets);
+	else
+		bh_transfer_done(t, BH_CANCELLED, 0);
+}
+
+/* Under way are only loopback's transfers, and those that are delayed. */
+static void zero_cancel(struct bh_device *d, struct bh_transfer *t)
+{
+	struct zero *z = to_zero(d);
+
+	if (z->delay.us && bh_delay_holds(&z->delay, t))
+		cancel_delayed(z, t);
+	else
+		end(t, BH_CANCELLED);
+}
+
+/* Nothing moved. */
+static void end_delayed(struct zero *z, int endpoint, enum bh_status status)
+{
+	struct bh_transfer *t;
+
+	while (z->delay.us && (t = bh_delay_first(&z->delay, endpoint))) {
+		bh_delay_release(&z->delay, t);
+		bh_transfer_done(t, status, 0);
+	}
+}
+
+static void end_everything(struct zero *z)
+{
+	end_all(z, false, BH_CANCELLED);
+	end_all(z, true, BH_CANCELLED);
+	end_delayed(z, BH_DELAY_ANY, BH_CANCELLED);
+}
+
+/*
+ * The only endpoints with a state are loopback's, but for what is delayed. finishes is read when an endpoint is first
  * used after this: an IN of loopback's waits for an OUT, and that, in the end, for an IN.
  */
 static void zero_changed(struct bh_standard *s, int interface)
@@ -441,14 +534,17 @@ static void zero_changed(struct bh_standard *s, int interface)
 	(void)interface;
 	s->device.finishes = s->configuration != LOOPBACK;
 	z->first = z->count = 0;
-	end_all(z, false, BH_CANCELLED);
-	end_all(z, true, BH_CANCELLED);
+	end_everything(z);
 }
 
 static void zero_halted(struct bh_standard *s, uint8_t endpoint, bool halted)
 {
-	if (halted)
-		end_all(of_standard(s), endpoint & BH_ENDPOINT_IN, BH_STALL);
+	struct zero *z = of_standard(s);
+
+	if (!halted)
+		return;
+	end_all(z, endpoint & BH_ENDPOINT_IN, BH_STALL);
+	end_delayed(z, endpoint, BH_STALL);
 }
 
 /* What another machine left is nobody's business. */
@@ -457,13 +553,20 @@ static void zero_power_on(struct bh_device *d)
 	memset(to_zero(d)->buffer, 0, BUFFER_SIZE);
 }
 
+static void delay_closed(struct bh_delay *d)
+{
+	free(bh_container_of(d, struct zero, delay));
+}
+
 static void zero_destroy(struct bh_device *d)
 {
 	struct zero *z = to_zero(d);
 
-	end_all(z, false, BH_CANCELLED);
-	end_all(z, true, BH_CANCELLED);
-	free(z);
+	end_everything(z);
+	if (z->delay.us)
+		bh_delay_close(&z->delay, delay_closed);
+	else
+		free(z);
 }
 
 static const struct bh_standard_ops standard_ops = {
@@ -495,7 +598,8 @@ int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret)
 	unsigned interrupt = config->interrupt_interval ? config->interrupt_interval : 1;
 	struct zero *z;
 
-	if (config->pattern > 2 || isochronous > 16 || interrupt > 255)
+	if (config->pattern > 2 || isochronous > 16 || interrupt > 255 || config->delay_us > BH_DELAY_MAX_US ||
+	    (config->delay_us && !config->loop))
 		return -EINVAL;
 	z = calloc(1, sizeof(*z));
 	if (!z)
@@ -506,6 +610,8 @@ int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret)
 	bh_list_init(&z->waiting[1]);
 	bh_standard_init(&z->standard, &zero_ops, &standard_ops, &z->description, BH_SPEED_FULL);
 	z->standard.device.finishes = true;
+	if (config->delay_us)
+		bh_delay_init(&z->delay, config->loop, config->delay_us, delay_over);
 	*ret = &z->standard.device;
 	return 0;
 }

@@ -220,8 +220,10 @@ void bh_commands_run(struct bh_commands *c, struct bh_session *s, const char *te
 	json_error_t error;
 	json_t *o;
 
-	if (!q)
-		abort();
+	if (!q) {
+		bh_session_answer(s, json_pack("{s:{s:s, s:s}}", "error", "class", "GenericError", "desc", "out of memory"));
+		return;
+	}
 	q->commands = c;
 	q->session = s;
 	o = json_loadb(text, length, JSON_REJECT_DUPLICATES, &error);

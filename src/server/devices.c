@@ -74,26 +74,30 @@ static const struct bh_option_key zero_keys[] = {
 	{.key = "pattern", .value = "0|1|2", .help = "zeros; byte i of a packet is i % 63; zeros, and takes anything; default 0"},
 	{.key = "iso-interval", .value = "N", .help = "bInterval of the isochronous endpoints, 1 to 16; default 4"},
 	{.key = "interrupt-interval", .value = "N", .help = "bInterval of the interrupt endpoints, 1 to 255; default 1"},
+	{.key = "delay", .value = "US", .help = "transfers end that many microseconds later, at most 10000000; default 0"},
 	{0},
 };
 
 static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	unsigned long pattern = 0, isochronous = 0, interrupt = 0;
+	unsigned long pattern = 0, isochronous = 0, interrupt = 0, delay = 0;
 	struct bh_zero_config config;
 	int r = bh_options_number(o, "pattern", 0, 2, &pattern, error);
 
-	(void)loop;
 	if (!r)
 		r = bh_options_number(o, "iso-interval", 1, 16, &isochronous, error);
 	if (!r)
 		r = bh_options_number(o, "interrupt-interval", 1, 255, &interrupt, error);
+	if (!r)
+		r = bh_options_number(o, "delay", 0, 10000000, &delay, error);
 	if (r)
 		return r;
 	config = (struct bh_zero_config){
 		.pattern = (unsigned)pattern,
 		.isochronous_interval = (unsigned)isochronous,
 		.interrupt_interval = (unsigned)interrupt,
+		.delay_us = (unsigned)delay,
+		.loop = loop,
 	};
 	return created(bh_zero_create(&config, ret), o, error);
 }
@@ -132,21 +136,24 @@ static void hid_log(void *data, const char *text)
 
 static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	static const char *const hids[] = {"keyboard", "mouse", "tablet", NULL}, *const speeds[] = {"full", "low", NULL},
-	                         *const buttons[] = {"3", "5", NULL};
-	static const enum bh_hid_kind kind_values[] = {BH_HID_KEYBOARD, BH_HID_MOUSE, BH_HID_TABLET};
-	unsigned kind = 0, low = 0, five = 0;
+	static const char *const speeds[] = {"full", "low", NULL}, *const buttons[] = {"3", "5", NULL};
+	const char *name = bh_options_get(o, "kind");
+	enum bh_hid_kind kind = BH_HID_KEYBOARD;
+	unsigned low = 0, five = 0;
 	struct bh_hid_config config;
-	int r = bh_options_choice(o, "kind", hids, &kind, error);
+	int r;
 
-	if (!r)
-		r = bh_options_choice(o, "speed", speeds, &low, error);
+	if (name && !bh_hid_kind_parse(name, &kind)) {
+		snprintf(error, BH_ERROR_SIZE, "hid: kind=%s: say keyboard, mouse or tablet", name);
+		return -EINVAL;
+	}
+	r = bh_options_choice(o, "speed", speeds, &low, error);
 	if (!r)
 		r = bh_options_choice(o, "buttons", buttons, &five, error);
 	if (r)
 		return r;
 	config = (struct bh_hid_config){
-		.kind = kind_values[kind],
+		.kind = kind,
 		.speed = low ? BH_SPEED_LOW : BH_SPEED_FULL,
 		.buttons = !bh_options_get(o, "buttons") ? 0 : five ? 5 : 3,
 		.path = bh_options_get(o, "file"),
@@ -175,7 +182,7 @@ static int hid_input(struct bh_device *d, const char *text, char *error)
 static const struct bh_option_key serial_keys[] = {
 	{.key = "pty", .value = "on|LINK", .help = "a pseudo-terminal; LINK: a symbolic link to it, made and removed"},
 	{.key = "tcp", .value = "HOST:PORT", .help = "connects to it, again and again"},
-	{.key = "tcp-listen", .value = "HOST:PORT", .help = "listens there, and serves one after another; port 0: any"},
+	{.key = "tcp-listen", .value = "ADDRESS:PORT", .help = "an address here, or localhost: serves one after another; port 0: any"},
 	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
 	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},
 	{.key = "rate", .value = "N", .help = "bytes/s that the guest gets at most, for one that drops what it cannot look at; default: any"},

@@ -32,6 +32,8 @@ static json_t *engine_json(const struct bh_engine_counters *c)
 	count(o, "failures", c->failures);
 	count(o, "ahead_bytes", c->ahead_bytes);
 	count(o, "kept_bytes", c->kept_bytes);
+	count(o, "isochronous_missed", c->isochronous_missed);
+	count(o, "isochronous_dropped", c->isochronous_dropped);
 	count(o, "memory", c->memory);
 	count(o, "memory_peak", c->memory_peak);
 	for (int i = 0; i < BH_SCAN_END_COUNT; i++)

@@ -152,9 +152,11 @@ static void reset_device(struct bh_attached *a)
 static void port_reset(struct bh_port *p)
 {
 	p->enabled = p->suspended = false;
-	settle(p->bus);
-	if (present(p) && p->powered)
+	if (present(p) && p->powered) {
+		p->attached->asleep = false; /* without a resume */
 		reset_device(p->attached);
+	}
+	settle(p->bus);
 }
 
 static void port_power(struct bh_port *p, bool on)
@@ -175,6 +177,7 @@ static void port_power(struct bh_port *p, bool on)
 static void port_enable(struct bh_port *p, bool enabled)
 {
 	p->enabled = enabled && p->connected;
+	p->suspended &= p->enabled;
 	settle(p->bus);
 }
 

@@ -24,6 +24,7 @@
 enum {
 	CLEAR_ENDPOINT_FEATURE = REQUEST(0x02, 1),
 	SET_ADDRESS = REQUEST(0x00, 5),
+	SET_ENDPOINT_FEATURE = REQUEST(0x02, 3),
 	SET_CONFIGURATION = REQUEST(0x00, 9),
 	SET_INTERFACE = REQUEST(0x01, 11),
 };
@@ -53,11 +54,39 @@ static void forget(struct bh_attached *a)
 
 /* --- the host transfer ------------------------------------------------------------ */
 
+/* Which endpoint a request names, whole; NULL: none that there is, or the control pipe. */
+static const struct bh_endpoint_info *named_endpoint(const struct bh_attached *a, const struct bh_control *c)
+{
+	uint16_t index = bh_get_le16(c->setup.wIndex);
+
+	return index <= 0xff && (index & 0x7f) ? bh_device_endpoint(a->device, (uint8_t)index) : NULL;
+}
+
+static struct bh_endpoint *endpoint_in_use(const struct bh_attached *a, const struct bh_control *c)
+{
+	uint16_t index = bh_get_le16(c->setup.wIndex);
+
+	return a->endpoints[(index & BH_ENDPOINT_IN) != 0][index & 15];
+}
+
+/* The device has halted an endpoint: what was fetched from it before is no more to be had. What runs, it ends. */
+static void operation_done(struct bh_attached *a)
+{
+	const struct bh_control *c = &a->control;
+	struct bh_endpoint *ep = endpoint_in_use(a, c);
+
+	if (request_of(c) == SET_ENDPOINT_FEATURE && named_endpoint(a, c) && ep && ep->destination.engine &&
+	    !bh_destination_running(&ep->destination))
+		bh_endpoint_reset(ep);
+}
+
 static void transfer_done(struct bh_transfer *t, enum bh_status status)
 {
 	struct bh_control *c = bh_container_of(t, struct bh_control, transfer);
 	struct bh_attached *a = bh_container_of(c, struct bh_attached, control);
 
+	if (status == BH_SUCCESS)
+		operation_done(a);
 	a->configuring = false;
 	c->actual = BH_MIN(t->actual, t->length);
 	c->status = status;
@@ -79,19 +108,23 @@ static void run_device_operation(struct bh_attached *a, struct bh_transfer *t)
 
 	switch (request_of(&a->control)) {
 	case SET_CONFIGURATION:
+		if (value > 0xff)
+			break;
 		a->configuring = true;
 		bh_endpoints_reset(a, -1);
 		bh_device_set_configuration(a->device, (uint8_t)value, t);
 		return;
 	case SET_INTERFACE:
+		if (value > 0xff || index > 0xff)
+			break;
 		a->configuring = true;
-		bh_endpoints_reset(a, index & 0xff);
+		bh_endpoints_reset(a, index);
 		bh_device_set_interface(a->device, (uint8_t)index, (uint8_t)value, t);
 		return;
 	case CLEAR_ENDPOINT_FEATURE:
-		if (value != ENDPOINT_HALT || (index & 15) == 0)
+		if (value != ENDPOINT_HALT || !named_endpoint(a, &a->control))
 			break;
-		bh_endpoint_reset(a->endpoints[(index & BH_ENDPOINT_IN) != 0][index & 15]);
+		bh_endpoint_reset(endpoint_in_use(a, &a->control));
 		bh_device_clear_halt(a->device, (uint8_t)index, t);
 		return;
 	}

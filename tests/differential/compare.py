@@ -10,7 +10,7 @@ import time
 
 import known
 
-PATIENCE = 1.5  # seconds without a change after which two that do not agree never will: a lap of the frame list, and more
+PATIENCE = 1.5  # seconds without a change after which two that do not agree never will
 
 
 @dataclasses.dataclass

@@ -8,8 +8,8 @@ memory, so that they can be compared.
 import struct
 import time
 
-from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PORTSC2, PR,
-                  QUEUE, REGISTERS, RS, SETUP, USBCMD, USBINTR, USBSTS, token)
+from uhci import (ACTIVE, ACTLEN, CSC, DEPTH, END, FRBASEADD, FRNUM, HALTED, HCRESET, IN, PE, PEC, PORTSC1, PORTSC2,
+                  PR, QUEUE, REGISTERS, RS, SETUP, USBCMD, USBINTR, USBSTS, token)
 
 ADDRESS = 5  # of the device under test
 CONFIG_COMMAND, CONFIG_STATUS, CONFIG_BAR4 = 0x04, 0x06, 0x20
@@ -97,9 +97,9 @@ class Controller:
 
     def td(self, number, link, pid, length, address=ADDRESS, endpoint=0, buffer=None, toggle=0, flags=ACTIVE, cerr=3,
            actlen=0, data=None, masked=False, maxlen=None):
-        """`buffer`: offset among the buffers; by default each descriptor has one of its own, for up to 64 bytes. `data` is put there.
+        """`buffer`: offset among the buffers; by default each descriptor has one of its own, for 64 bytes.
 
-        What an IN leaves there is compared, but for `masked`: content that is the device's own.
+        `data` is put there. What an IN leaves there is compared, but for `masked`: the device's own content.
         """
         offset = DESCRIPTORS + 16 * number
         where = STRIDE * number if buffer is None else buffer

@@ -9,6 +9,7 @@ import random
 from controller import STRIDE
 from programs.parts import (BULK_IN, NOBODY, attentive, command, control_packets, inquiry, read_blocks, read_capacity,
                             request, request_sense, write_blocks)
+from programs.plugging import KEYBOARD, KEYS, keyboard
 from uhci import (ACTIVE, CF, CSC, EGSM, END, FGR, FRBASEADD, FRNUM, IN, IOC, IOS, MAXP, NAK, OUT, PE, PEC, PORTSC1,
                   PORTSC2, PR, REGISTERS, RS, SETUP, SOFMOD, SPD, SWDBG, USBCMD, USBINTR, USBSTS)
 
@@ -31,7 +32,8 @@ class Plan:
         r = self.random
         number = self.numbers.pop()
         how = {"pid": pid, "length": length, "endpoint": endpoint, "data": data, "masked": masked,
-               "flags": flags | (ACTIVE if active else 0) | self.flag(IOC, 0.15) | r.choice(RESERVED) | self.flag(NAK, 0.1),
+               "flags": flags | (ACTIVE if active else 0) | self.flag(IOC, 0.15) | r.choice(RESERVED)
+                        | self.flag(NAK, 0.1),
                "toggle": r.getrandbits(1), "cerr": r.randint(1, 3), "actlen": r.choice((0, 0x7FF, r.getrandbits(11))),
                "buffer": STRIDE * number + r.randrange(0x30)}
         if address is not None:
@@ -90,6 +92,9 @@ class Plan:
         endpoint = 0 if pid == SETUP else r.randrange(16)
         return [self.td(pid, length, endpoint, r.choice((NOBODY, 0, 1, 127)), data=bytes(length), flags=ios)]
 
+    def keys_job(self):
+        return [self.td(IN, 8, KEYS, KEYBOARD) for _ in range(self.random.randint(1, 4))]
+
     def waiting_job(self):
         return [self.td(IN, 8, active=False, flags=self.flag(IOC, 0.3))]
 
@@ -97,7 +102,8 @@ class Plan:
 
     def queue(self, kind):
         r = self.random
-        jobs = {"control": self.control_job, "bulk": self.bulk_job, "lost": self.lost_job, "waiting": self.waiting_job}
+        jobs = {"control": self.control_job, "bulk": self.bulk_job, "lost": self.lost_job, "waiting": self.waiting_job,
+                "keys": self.keys_job}
         tds = []
         for _ in range(r.randint(1, {"control": 4, "bulk": 3}.get(kind, 2))):
             tds += jobs[kind]()
@@ -115,22 +121,33 @@ def build_queue(c, tds, depths):
     return c.to_td(tds[0][0])
 
 
-def schedule(seed):
+def schedule(seed, keys=False):
     """A schedule of some queues, then a few things a driver does next, with a look after each."""
     plan = Plan(seed)
     r = plan.random
-    kinds = r.sample(("control", "bulk"), r.randint(1, 2)) + r.choices(("lost", "waiting", "empty"), k=r.randint(0, 5))
+    kinds = ["keys"] if keys else []
+    kinds += r.sample(("control", "bulk"), r.randint(1, 2)) + r.choices(("lost", "waiting", "empty"), k=r.randint(0, 5))
     r.shuffle(kinds)
     queues = [plan.queue(kind) if kind != "empty" else {"kind": kind} for kind in kinds]
-    prelude = [plan.td(r.choice((IN, OUT)), 8, 1, NOBODY, active=r.random() < 0.5) for _ in range(r.choice((0, 0, 1, 3)))]
+    prelude = [plan.td(r.choice((IN, OUT)), 8, 1, NOBODY, active=r.random() < 0.5)
+               for _ in range(r.choice((0, 0, 1, 3)))]
     back = r.randrange(len(queues)) if r.random() < 0.4 else None
     frames = r.choice((1, 1, 2, 4))
     steps = []
     for _ in range(r.randint(1, 3)):
         kind = r.choice(("acknowledge", "interrupts", "more", "help", "stop", "again", "nothing"))
-        steps.append((kind, {"interrupts": lambda: r.randrange(16), "again": lambda: r.randint(1, 3),
-                             "more": lambda: [plan.queue(q["kind"]) if q["kind"] in ("control", "bulk", "lost") else None
-                                              for q in queues]}.get(kind, lambda: None)()))
+        if keys and r.random() < 0.6:
+            kind = "type"
+        value = None
+        if kind == "interrupts":
+            value = r.randrange(16)
+        elif kind == "again":
+            value = r.randint(1, 3)
+        elif kind == "more":
+            value = [plan.queue(q["kind"]) if q["kind"] not in ("waiting", "empty") else None for q in queues]
+        elif kind == "type":
+            value = r.sample("abcdefgh", r.randint(1, 2))
+        steps.append((kind, value))
 
     def heads():
         """The queue heads that descriptors hang in."""
@@ -155,8 +172,13 @@ def schedule(seed):
             c.write(USBINTR, value)
         elif step == "more":
             for queue, head, fresh in zip(queues, heads(), value):
-                if fresh and (queue["kind"] != "bulk" or c.first_of(head) is None):
+                if fresh and (queue["kind"] not in ("bulk", "keys") or c.first_of(head) is None):
                     c.element(head, build_queue(c, fresh["tds"], fresh["depth"]))
+        elif step == "type":
+            for key in value:
+                c.press(key)
+            for key in value:
+                c.let_go(key)
         elif step == "help":  # past what stopped the queue
             for head in heads():
                 stuck = c.first_of(head)
@@ -174,6 +196,8 @@ def schedule(seed):
 
     def run(c):
         attentive(c)
+        if keys:
+            keyboard(c)
         c.frame(build(c), range(0, 1024, frames))
         yield "schedule"
         for i, (step, value) in enumerate(steps):
@@ -217,4 +241,4 @@ def registers(seed):
 
 
 def of_seed(seed):
-    return registers(seed) if seed % 5 == 4 else schedule(seed)
+    return registers(seed) if seed % 5 == 4 else schedule(seed, keys=seed % 5 == 3)

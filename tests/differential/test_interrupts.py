@@ -11,7 +11,8 @@ import pytest
 from programs.parts import GET_CONFIGURATION, NOBODY, control, request
 from uhci import EGSM, END, ERROR, HCPE, IN, IOC, RESUME, USBCMD, USBINT, USBINTR, USBSTS
 
-PIRQ_ROUTES, LINES = 0x60, {"QEMU": (2, 10), "Bulkhead": (0, 11)}  # PIIX3: PIRQC of slot 4 pin D, PIRQA of slot 5 pin A
+# PIIX3: slot 4's pin D is its PIRQC, slot 5's pin A its PIRQA; each is given a line of its own.
+PIRQ_ROUTES, LINES = 0x60, {"QEMU": (2, 10), "Bulkhead": (0, 11)}
 PATIENCE = 5
 
 

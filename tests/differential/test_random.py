@@ -29,8 +29,8 @@ def test_they_are_of_every_kind():
     plans = [generate.of_seed(seed).plan for seed in range(300)]
     schedules = [plan for plan in plans if "queues" in plan]
     assert {queue["kind"] for plan in schedules for queue in plan["queues"]} == {
-        "control", "bulk", "lost", "waiting", "empty"}
+        "control", "bulk", "lost", "waiting", "empty", "keys"}
     assert {step for plan in schedules for step, _ in plan["steps"]} == {
-        "acknowledge", "interrupts", "more", "help", "stop", "again", "nothing"}
+        "acknowledge", "interrupts", "more", "help", "stop", "again", "nothing", "type"}
     assert any(plan["ring"] is not None for plan in schedules) and any(plan["prelude"] for plan in schedules)
     assert any("writes" in plan for plan in plans)

@@ -54,7 +54,8 @@ struct fake_frames {
 	struct fake_held held[HELD_MAX];
 	unsigned held_count;
 	unsigned starts, cancels, sizes[256]; /* sizes: of the batches, in order */
-	bool cancel_at_once, reset_in_start, complete_others_in_start;
+	bool cancel_at_once, complete_others_in_start;
+	unsigned reset_in_start; /* in this one, counted from 1 */
 	/* the device */
 	unsigned sent;          /* IN: packets, so far */
 	uint32_t lengths[256];  /* IN: of packet n, 0: 8 bytes */
@@ -203,7 +204,7 @@ static inline void fake_start(struct bh_isochronous *s, struct bh_isochronous_ba
 		fake_end(0, UINT32_MAX);
 	if (f.way == AT_ONCE)
 		fake_end(f.held_count - 1, UINT32_MAX);
-	if (f.reset_in_start)
+	if (f.starts == f.reset_in_start)
 		bh_isochronous_reset(s);
 }
 

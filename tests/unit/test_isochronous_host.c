@@ -19,6 +19,12 @@ static const struct bh_endpoint_info endpoints[] = {
 	{.address = IN_EP, .type = BH_ISOCHRONOUS, .max_packet = PACKET, .interval = 1},
 	{.address = SLOW_EP, .type = BH_ISOCHRONOUS, .max_packet = 64, .interval = 4}, /* eight frames */
 	{.address = BULK_EP, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 1, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 2, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 3, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 4, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 5, .type = BH_BULK, .max_packet = 64},
+	{.address = BULK_EP + 6, .type = BH_BULK, .max_packet = 64},
 };
 static const struct bh_simulated_config config = {.endpoints = endpoints, .endpoint_count = BH_COUNT(endpoints)};
 
@@ -39,7 +45,7 @@ struct job {
 	enum bh_status status;
 };
 
-static struct job jobs[4];
+static struct job jobs[10];
 static uint64_t now_us;
 
 static void job_done(struct bh_transfer *t, enum bh_status status)
@@ -84,9 +90,9 @@ static void pass_to(uint64_t us)
 
 static void configure(void)
 {
-	memset(&jobs[3], 0, sizeof(jobs[3]));
-	jobs[3].t = (struct bh_transfer){.type = BH_CONTROL, .done = job_done};
-	bh_device_set_configuration(device, 1, &jobs[3].t);
+	memset(&jobs[9], 0, sizeof(jobs[9]));
+	jobs[9].t = (struct bh_transfer){.type = BH_CONTROL, .done = job_done};
+	bh_device_set_configuration(device, 1, &jobs[9].t);
 }
 
 static int setup_host(void **state)
@@ -99,7 +105,7 @@ static int setup_host(void **state)
 	bh_device_reset(device);
 	configure();
 	pass_to(2000);
-	assert_int_equal(jobs[3].done, 1);
+	assert_int_equal(jobs[9].done, 1);
 	return 0;
 }
 
@@ -179,6 +185,21 @@ static void isochronous_packets_come_first(void **state)
 	assert_int_equal(frames_taken(&jobs[0], begin), 13);
 	assert_int_equal(frames_taken(&jobs[1], begin), 13);
 	assert_int_equal(frames_taken(&jobs[2], begin), 11);
+}
+
+/* However many others had something to move before. */
+static void isochronous_packets_wait_for_nobody(void **state)
+{
+	uint64_t begin = now_us;
+
+	(void)state;
+	for (unsigned i = 0; i < 7; i++)
+		submit(&jobs[2 + i], (uint8_t)(BULK_EP + i), BH_BULK, 20, 64);
+	submit(&jobs[0], OUT_EP, BH_ISOCHRONOUS, 12, PACKET);
+	submit(&jobs[1], IN_EP, BH_ISOCHRONOUS, 12, PACKET);
+	pass_to(begin + 60000);
+	assert_int_equal(frames_taken(&jobs[0], begin), 13);
+	assert_int_equal(frames_taken(&jobs[1], begin), 13);
 }
 
 static void faults_strike_one_packet(void **state)
@@ -432,6 +453,7 @@ int main(void)
 		HOST(transfers_follow_without_a_gap),
 		HOST(empty_packets_take_their_interval),
 		HOST(isochronous_packets_come_first),
+		HOST(isochronous_packets_wait_for_nobody),
 		HOST(faults_strike_one_packet),
 		HOST(cancelled_ends_with_what_had_its_turn),
 		HOST(bus_time_is_reserved),

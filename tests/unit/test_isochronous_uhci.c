@@ -378,6 +378,23 @@ static void late_frames_of_single_packets_stay_active(void **state)
 	}
 }
 
+/* Looking ahead from a frame that is over, too, begins with those that are not. */
+static void late_frames_are_not_begun(void **state)
+{
+	(void)state;
+	run();
+	frames(2);
+	link_all(3, 30, 1, OUT, 8);
+	guest.now_us += 9500;
+	assert_int_equal(inw(FRNUM), 11);
+	frames(10);
+	for (unsigned i = 3; i < 11; i++)
+		assert_waits(i);
+	for (unsigned i = 11; i < 22; i++)
+		assert_sent(i, 8);
+	assert_int_equal(device.heard[0].word, 11);
+}
+
 static void late_frames_that_were_gathered_are_answered(void **state)
 {
 	for (unsigned in = 0; in < 2; in++) {
@@ -507,6 +524,23 @@ static void stream_begins_anew_after_a_stop(void **state)
 		assert_int_equal(device.heard[device.heard_count - 60 + i].word, 1000 + i);
 	assert_int_equal(engine()->ahead_bytes, 8 * (device.heard_count - 60));
 	assert_int_equal(engine()->isochronous_missed, 0);
+}
+
+/* What was fetched ahead before the stop is not for what begins after it. */
+static void nothing_old_comes_after_a_stop(void **state)
+{
+	(void)state;
+	link_all(0, 60, 1, IN, STREAM_PACKET);
+	run();
+	frames(9);
+	outw(USBCMD, 0);
+	pass_us(500000);
+	outw(FRNUM, 10);
+	outw(USBCMD, USBCMD_RS);
+	frames(10);
+	for (unsigned i = 10; i < 20; i++)
+		assert_got(i, 49 + i - 10);
+	assert_int_equal(engine()->isochronous_dropped, 48 - 10);
 }
 
 static void bus_master_off_leaves_everything(void **state)
@@ -784,6 +818,9 @@ static void buffer_that_is_not_there_is_a_host_error(void **state)
 			teardown(state);
 			setup(state);
 		}
+		fill_queue(0, 600, 1, OUT, 3, 0);
+		fake_put32(&guest, FRAME_LIST + 4, QH(0) | LINK_Q);
+		link_td(2, 1, 0, OUT, 8);
 		link_td(0, 1, 0, in ? IN : OUT, STREAM_PACKET);
 		fake_put32(&guest, TD(0) + 12, 0xf0000000);
 		link_td(1, 2, 0, OUT, 8);
@@ -792,6 +829,8 @@ static void buffer_that_is_not_there_is_a_host_error(void **state)
 		assert_int_equal(inw(USBSTS), USBSTS_HSE | USBSTS_HCH);
 		assert_waits(0);
 		assert_waits(1);
+		assert_waits(2);
+		assert_int_equal(control_of(600), ACTIVE); /* nothing is served any more */
 	}
 }
 
@@ -829,12 +868,14 @@ int main(void)
 		TEST(frame_number_waits_for_what_waits),
 		TEST(more_than_sixteen_do_not_wait),
 		SINGLE(late_frames_of_single_packets_stay_active),
+		TEST(late_frames_are_not_begun),
 		TEST(late_frames_that_were_gathered_are_answered),
 		TEST(lost_frames_stay_active_and_are_told),
 		SINGLE(stream_that_begins_after_a_pause_misses_nothing),
 		TEST(walk_that_took_too_long_misses),
 		TEST(stopped_controller_forgets_what_waited),
 		TEST(stream_begins_anew_after_a_stop),
+		TEST(nothing_old_comes_after_a_stop),
 		TEST(bus_master_off_leaves_everything),
 		TEST(set_interface_cancels_and_begins_anew),
 		TEST(slow_cancel_delays_the_next_stream),

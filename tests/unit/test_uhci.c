@@ -226,6 +226,29 @@ static void port_sees_unplugging(void **state)
 	assert_int_equal(bh_bus_attach(bh_uhci_bus(uhci), 2, &device.device), -EINVAL);
 }
 
+static void goes_at_reset(struct bh_device *d)
+{
+	fake_device_reset(d);
+	bh_device_detach(d);
+}
+
+static void device_that_goes_while_its_port_is_reset_is_gone(void **state)
+{
+	struct bh_device_ops ops = *device.device.ops;
+
+	(void)state;
+	ops.reset = goes_at_reset;
+	device.device.ops = &ops;
+	outw(PORTSC, PORTSC_CSC);
+	outw(PORTSC, PORTSC_PR);
+	outw(PORTSC, 0);
+	assert_int_equal(inw(PORTSC), PORTSC_ONE | PORTSC_CSC);
+	outw(PORTSC, PORTSC_PE);
+	assert_int_equal(inw(PORTSC), PORTSC_ONE | PORTSC_CSC);
+	frames(1);
+	assert_int_equal(device.destroyed, 1);
+}
+
 static void port_suspends_and_resumes(void **state)
 {
 	(void)state;
@@ -1124,6 +1147,7 @@ int main(void)
 		STOPPED(port_reset_and_enable),
 		STOPPED(empty_port_cannot_be_enabled),
 		RUNNING(port_sees_unplugging),
+		RUNNING(device_that_goes_while_its_port_is_reset_is_gone),
 		RUNNING(port_suspends_and_resumes),
 		RUNNING(suspended_port_is_woken_by_its_device),
 		STOPPED(stopped_controller_notices_a_new_device),

@@ -1,7 +1,8 @@
-/* The test device: source and sink, isochronous packets, loopback, vendor requests. */
+/* The test device: source and sink, isochronous packets, loopback, vendor requests, delay. */
 #include "function_rig.h"
 
 #include <errno.h>
+#include <uv.h>
 
 #include <function/zero.h>
 
@@ -121,8 +122,10 @@ static void test_configurations_out_of_range_are_refused(void **state)
 {
 	static const struct bh_zero_config bad[] = {
 		{.pattern = 3}, {.isochronous_interval = 17}, {.interrupt_interval = 256},
+		{.delay_us = 1}, /* without a loop */
+		{.delay_us = 10000001, .loop = (uv_loop_t *)1},
 	};
-	static const struct bh_zero_config good = {2, 16, 255};
+	static const struct bh_zero_config good = {.pattern = 2, .isochronous_interval = 16, .interrupt_interval = 255};
 	struct bh_device *untouched = (struct bh_device *)1;
 
 	(void)state;
@@ -860,7 +863,381 @@ static void test_only_loopback_waits_for_the_guest(void **state)
 	assert_true(d->finishes);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, tear_down)
+/* --- delay ------------------------------------------------------------------------------------------ */
+
+#define NEVER_US 10000000u /* longer than any test */
+
+static uv_loop_t loop;
+
+static void make_delayed(unsigned pattern, uint8_t configuration, uint8_t alternate, unsigned delay_us)
+{
+	const struct bh_zero_config config = {.pattern = pattern, .delay_us = delay_us, .loop = &loop};
+
+	assert_int_equal(uv_loop_init(&loop), 0);
+	assert_int_equal(bh_zero_create(&config, &d), 0);
+	bh_device_reset(d);
+	assert_int_equal(set_configuration(d, configuration), BH_SUCCESS);
+	assert_int_equal(set_interface(d, 0, alternate), BH_SUCCESS);
+}
+
+static int tear_down_delayed(void **state)
+{
+	tear_down(state);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	return uv_loop_close(&loop);
+}
+
+/* Notes in which order they end, and when. */
+static struct flight *ended[16];
+static unsigned ended_count;
+static uint64_t ended_at[16];
+
+static void note_end(struct bh_transfer *t, enum bh_status status)
+{
+	flight_done(t, status);
+	ended_at[ended_count] = uv_hrtime();
+	ended[ended_count++] = bh_container_of(t, struct flight, transfer);
+}
+
+static void launch_noted(struct flight *f, uint8_t endpoint, enum bh_endpoint_type type, void *bytes, uint32_t length)
+{
+	flight_init(f, endpoint, type, bytes, length);
+	f->transfer.done = note_end;
+	bh_device_submit(d, &f->transfer);
+	assert_false(f->done);
+}
+
+static void launch_request(struct flight *f, uint8_t type, uint8_t code, uint16_t value, uint16_t index, void *bytes,
+                           uint16_t length)
+{
+	flight_init(f, 0, BH_CONTROL, bytes, length);
+	f->transfer.setup = (struct bh_setup){type, code, bh_put_le16(value), bh_put_le16(index), bh_put_le16(length)};
+	f->transfer.done = note_end;
+	bh_device_submit(d, &f->transfer);
+	assert_false(f->done);
+}
+
+static void test_delayed_transfers_end_late_and_in_order(void **state)
+{
+	struct flight f[6];
+	uint64_t start;
+
+	(void)state;
+	make_delayed(1, SOURCE_SINK, 2, 2500);
+	ended_count = 0;
+	fill_mod63(data, 8192, 64);
+	memset(back, 0xee, 8192);
+	start = uv_hrtime();
+	launch_noted(&f[0], OUT, BH_BULK, data, 4096);
+	launch_noted(&f[1], IN, BH_BULK, back, 4096);
+	launch_noted(&f[2], OUT, BH_BULK, data, 100);
+	launch_noted(&f[3], INT_IN, BH_INTERRUPT, back + 4096, 64);
+	launch_noted(&f[4], INT_OUT, BH_INTERRUPT, data, 64);
+	launch_request(&f[5], 0xc0, 0x5c, 0, 0, back + 5000, 256);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 0);
+	assert_int_equal(back[0], 0xee); /* nothing has come, either */
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(ended_count, 6);
+	for (unsigned i = 0; i < 6; i++) {
+		assert_ptr_equal(ended[i], &f[i]);
+		assert_int_equal(f[i].status, BH_SUCCESS);
+		assert_int_equal(f[i].transfer.actual, f[i].transfer.length);
+		assert_true(ended_at[i] - start >= 2500 * 1000);
+	}
+	for (uint32_t i = 0; i < 4096; i++)
+		assert_int_equal(back[i], mod63(i, 64));
+	assert_int_equal(back[5000], 0);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 64 + 2);
+}
+
+static uint64_t resubmitted_at;
+
+static void resubmit_once(struct bh_transfer *t, enum bh_status status)
+{
+	note_end(t, status);
+	if (resubmitted_at)
+		return;
+	resubmitted_at = uv_hrtime();
+	bh_container_of(t, struct flight, transfer)->done = false;
+	bh_device_submit(d, t);
+}
+
+static void test_what_is_brought_inside_done_is_delayed_too(void **state)
+{
+	struct flight f;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, 1500);
+	ended_count = 0;
+	resubmitted_at = 0;
+	flight_init(&f, IN, BH_BULK, back, 64);
+	f.transfer.done = resubmit_once;
+	bh_device_submit(d, &f.transfer);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(ended_count, 2);
+	assert_true(ended_at[1] - resubmitted_at >= 1500 * 1000);
+}
+
+/* What is said to have moved has moved, and no more. */
+static void test_a_delayed_transfer_that_is_cancelled_moved_in_part(void **state)
+{
+	struct flight in, out;
+	uint32_t n;
+
+	(void)state;
+	make_delayed(1, SOURCE_SINK, 0, NEVER_US);
+	fill_mod63(data, 256 * 1024, 64);
+	memset(back, 0xee, 256 * 1024);
+	launch(d, &in, IN, BH_BULK, back, 256 * 1024);
+	launch(d, &out, OUT, BH_BULK, data, 256 * 1024);
+	uv_sleep(10); /* four packets */
+	bh_device_cancel(d, &in.transfer);
+	bh_device_cancel(d, &out.transfer);
+	assert_true(in.done && out.done);
+	n = in.transfer.actual;
+	assert_int_equal(in.status, BH_CANCELLED);
+	assert_true(n >= 4 * 64 && n < 256 * 1024 && n % 64 == 0);
+	assert_int_equal(bh_zero_counters(d).bulk.bytes_in, n);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_in, n / 64);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(back[i], mod63(i, 64));
+	assert_int_equal(back[n], 0xee);
+	n = out.transfer.actual;
+	assert_int_equal(out.status, BH_CANCELLED);
+	assert_true(n >= 4 * 64 && n < 256 * 1024 && n % 64 == 0);
+	assert_int_equal(bh_zero_counters(d).bulk.bytes_out, n);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, n / 64);
+	assert_int_equal(bh_zero_counters(d).bad_packets, 0);
+}
+
+static void test_cancelled_at_once_nothing_moved(void **state)
+{
+	struct flight f[5];
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, NEVER_US);
+	memset(data, 0, 128);
+	launch(d, &f[0], OUT, BH_BULK, data, 100);
+	launch(d, &f[1], OUT, BH_BULK, NULL, 0); /* a packet, too */
+	launch(d, &f[2], IN, BH_BULK, back, 64);
+	launch(d, &f[3], 0x84, BH_BULK, back, 64); /* there is none */
+	launch(d, &f[4], OUT, BH_BULK, data, 64);
+	for (unsigned i = 0; i < 4; i++) {
+		bh_device_cancel(d, &f[i].transfer);
+		assert_true(f[i].done);
+		assert_int_equal(f[i].status, BH_CANCELLED);
+		assert_int_equal(f[i].transfer.actual, 0);
+		assert_false(f[4].done);
+	}
+	bh_device_cancel(d, &f[4].transfer);
+	assert_true(f[4].done);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 0);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_in, 0);
+}
+
+/* The loop has not come to it yet; it reached its own outcome first. */
+static void test_cancelled_after_its_time_all_moved(void **state)
+{
+	struct flight in, out;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, 1000);
+	memset(data, 0, 256);
+	launch(d, &in, IN, BH_BULK, back, 256);
+	launch(d, &out, OUT, BH_BULK, data, 200);
+	uv_sleep(5);
+	bh_device_cancel(d, &in.transfer);
+	bh_device_cancel(d, &out.transfer);
+	assert_int_equal(in.status, BH_SUCCESS);
+	assert_int_equal(in.transfer.actual, 256);
+	assert_int_equal(out.status, BH_SUCCESS);
+	assert_int_equal(out.transfer.actual, 200);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_in, 4);
+	assert_int_equal(bh_zero_counters(d).bulk.packets_out, 4);
+}
+
+/* One behind another does not overtake it. */
+static void test_of_several_only_the_first_moves(void **state)
+{
+	struct flight first, second;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, NEVER_US);
+	memset(data, 0, 256 * 1024);
+	launch(d, &first, OUT, BH_BULK, data, 256 * 1024);
+	launch(d, &second, OUT, BH_BULK, data, 256 * 1024);
+	uv_sleep(5);
+	bh_device_cancel(d, &second.transfer);
+	assert_int_equal(second.transfer.actual, 0);
+	bh_device_cancel(d, &first.transfer);
+	assert_true(first.transfer.actual > 0);
+}
+
+static void test_a_bad_packet_among_what_moved_stalls(void **state)
+{
+	struct flight f;
+
+	(void)state;
+	make_delayed(1, SOURCE_SINK, 0, NEVER_US);
+	memset(data, 0, 256 * 1024);
+	launch(d, &f, OUT, BH_BULK, data, 256 * 1024);
+	uv_sleep(10);
+	bh_device_cancel(d, &f.transfer);
+	assert_true(f.done);
+	assert_int_equal(f.status, BH_STALL);
+	assert_int_equal(f.transfer.actual, 64);
+	assert_int_equal(bh_zero_counters(d).bad_packets, 1);
+}
+
+static void test_a_bad_packet_halts_what_was_sent_after_it(void **state)
+{
+	struct flight f[2];
+
+	(void)state;
+	make_delayed(1, SOURCE_SINK, 0, 1000);
+	memset(data, 0, 128);
+	fill_mod63(data + 128, 128, 64);
+	launch(d, &f[0], OUT, BH_BULK, data, 128);
+	launch(d, &f[1], OUT, BH_BULK, data + 128, 128);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(f[0].status, BH_STALL);
+	assert_int_equal(f[0].transfer.actual, 64);
+	assert_int_equal(f[1].status, BH_STALL);
+	assert_int_equal(f[1].transfer.actual, 0);
+}
+
+static void test_a_halt_ends_what_is_delayed(void **state)
+{
+	struct flight halt, out, in;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, 1000);
+	ended_count = 0;
+	launch_request(&halt, 2, 3, 0, OUT, NULL, 0);
+	launch_noted(&in, IN, BH_BULK, back, 128);
+	launch_noted(&out, OUT, BH_BULK, data, 128);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(ended_count, 3);
+	assert_ptr_equal(ended[0], &out); /* before its time */
+	assert_int_equal(out.status, BH_STALL);
+	assert_int_equal(out.transfer.actual, 0);
+	assert_int_equal(halt.status, BH_SUCCESS);
+	assert_int_equal(in.status, BH_SUCCESS);
+}
+
+static void restart_by_destruction(void)
+{
+	bh_device_destroy(d);
+	d = NULL;
+}
+
+static void test_what_begins_anew_ends_what_is_delayed(void **state)
+{
+	static void (*const restarts[])(void) = {
+		restart_by_interface, restart_by_configuration, restart_by_reset, restart_by_destruction,
+	};
+	struct flight f[3];
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, NEVER_US);
+	for (unsigned i = 0; i < BH_COUNT(restarts); i++) {
+		launch(d, &f[0], IN, BH_BULK, back, 128);
+		launch(d, &f[1], OUT, BH_BULK, data, 128);
+		launch(d, &f[2], 0x85, BH_INTERRUPT, data, 64); /* there is none */
+		assert_false(f[0].done || f[1].done || f[2].done);
+		restarts[i]();
+		for (unsigned j = 0; j < BH_COUNT(f); j++) {
+			assert_true(f[j].done);
+			assert_int_equal(f[j].status, BH_CANCELLED);
+			assert_int_equal(f[j].transfer.actual, 0);
+		}
+	}
+}
+
+static void test_delayed_isochronous_packets_have_outcomes_later(void **state)
+{
+	struct bh_packet p[2][300];
+	struct flight f[2];
+	unsigned moved = 0;
+
+	(void)state;
+	make_delayed(1, SOURCE_SINK, 1, 1000);
+	memset(p, 0, sizeof(p));
+	for (unsigned i = 0; i < 300; i++)
+		p[0][i] = p[1][i] = (struct bh_packet){.offset = i * 1023, .length = 1023, .status = BH_NO_RESPONSE};
+	for (unsigned i = 0; i < 2; i++) {
+		flight_init(&f[i], ISO_IN, BH_ISOCHRONOUS, data, 300 * 1023);
+		f[i].transfer.packets = p[i];
+		f[i].transfer.packet_count = 300;
+	}
+	bh_device_submit(d, &f[0].transfer);
+	assert_false(f[0].done);
+	assert_int_equal(p[0][0].status, BH_NO_RESPONSE);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(f[0].status, BH_SUCCESS);
+	for (unsigned i = 0; i < 300; i++)
+		assert_true(p[0][i].status == BH_SUCCESS && p[0][i].actual == 1023);
+	tear_down_delayed(state);
+
+	make_delayed(1, SOURCE_SINK, 1, NEVER_US); /* one packet in 33 ms */
+	bh_device_submit(d, &f[1].transfer);
+	uv_sleep(40);
+	bh_device_cancel(d, &f[1].transfer);
+	assert_int_equal(f[1].status, BH_CANCELLED);
+	while (moved < 300 && p[1][moved].status == BH_SUCCESS)
+		moved++;
+	assert_true(moved > 0 && moved < 300);
+	assert_int_equal(bh_zero_counters(d).isochronous.packets_in, moved);
+	for (unsigned i = moved; i < 300; i++)
+		assert_true(p[1][i].status == BH_NO_RESPONSE && p[1][i].actual == 0);
+}
+
+static void test_delayed_loopback_returns_what_was_sent(void **state)
+{
+	struct flight lost, out, in;
+
+	(void)state;
+	make_delayed(0, LOOPBACK, 0, 1000);
+	for (unsigned i = 0; i < 200; i++)
+		data[i] = (uint8_t)(i * 7);
+	launch(d, &lost, OUT, BH_BULK, back, 64);
+	uv_sleep(2);
+	bh_device_cancel(d, &lost.transfer); /* nothing of it comes back */
+	assert_int_equal(lost.status, BH_CANCELLED);
+	assert_int_equal(lost.transfer.actual, 0);
+	launch(d, &in, IN, BH_BULK, back, 256);
+	launch(d, &out, OUT, BH_BULK, data, 200);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(out.status, BH_SUCCESS);
+	assert_int_equal(in.status, BH_SUCCESS);
+	assert_int_equal(in.transfer.actual, 200);
+	assert_memory_equal(back, data, 200);
+	launch(d, &in, IN, BH_BULK, back, 64);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_false(in.done); /* the delay is over, and nothing there */
+	bh_device_cancel(d, &in.transfer);
+	assert_int_equal(in.status, BH_CANCELLED);
+}
+
+static void test_a_delayed_request_that_is_cancelled_was_not_acted_on(void **state)
+{
+	struct flight f;
+
+	(void)state;
+	make_delayed(0, SOURCE_SINK, 0, 1000);
+	memset(data, 0x5a, 64);
+	launch_request(&f, 0x40, 0x5b, 0, 0, data, 64);
+	bh_device_cancel(d, &f.transfer);
+	assert_int_equal(f.status, BH_CANCELLED);
+	assert_int_equal(f.transfer.actual, 0);
+	launch_request(&f, 0xc0, 0x5c, 0, 0, back, 64);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(f.status, BH_SUCCESS);
+	assert_int_equal(back[0], 0);
+}
+
+#define TEST(name)         cmocka_unit_test_teardown(name, tear_down)
+#define TEST_DELAYED(name) cmocka_unit_test_teardown(name, tear_down_delayed)
 
 int main(void)
 {
@@ -893,6 +1270,19 @@ int main(void)
 		TEST(test_loopback_does_not_see_how_packets_were_gathered),
 		TEST(test_transfers_may_be_brought_inside_done),
 		TEST(test_only_loopback_waits_for_the_guest),
+		TEST_DELAYED(test_delayed_transfers_end_late_and_in_order),
+		TEST_DELAYED(test_what_is_brought_inside_done_is_delayed_too),
+		TEST_DELAYED(test_a_delayed_transfer_that_is_cancelled_moved_in_part),
+		TEST_DELAYED(test_cancelled_at_once_nothing_moved),
+		TEST_DELAYED(test_cancelled_after_its_time_all_moved),
+		TEST_DELAYED(test_of_several_only_the_first_moves),
+		TEST_DELAYED(test_a_bad_packet_among_what_moved_stalls),
+		TEST_DELAYED(test_a_bad_packet_halts_what_was_sent_after_it),
+		TEST_DELAYED(test_a_halt_ends_what_is_delayed),
+		TEST_DELAYED(test_what_begins_anew_ends_what_is_delayed),
+		TEST_DELAYED(test_delayed_isochronous_packets_have_outcomes_later),
+		TEST_DELAYED(test_delayed_loopback_returns_what_was_sent),
+		TEST_DELAYED(test_a_delayed_request_that_is_cancelled_was_not_acted_on),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

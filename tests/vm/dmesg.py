@@ -16,7 +16,8 @@ messages() {
 # Lines about the machine itself are none of our business.
 BAD = re.compile(r"error|fail|timed out|timeout|reset|stall|babble|halted|corrupt|not respond|"
                  r"nobody cared|unable|cannot|bug:|warning:|oops|call trace|hc died", re.I)
-OURS = re.compile(r"usb|uhci|scsi|\bsd[ a-z]|storage|i/o|ext[24]|fat|irq \d|bug:|warning:|oops|call trace", re.I)
+OURS = re.compile(r"usb|uhci|scsi|\bsd[ a-z]|storage|i/o|ext[24]|fat|irq \d|"
+                  r"bug:|warning:|oops|call trace", re.I)
 
 # A device that goes away under its driver: what was asked of it fails, and it cannot be told to
 # flush any more (it was, before). Of a controller that goes away usb-storage may hear a moment before

@@ -19,8 +19,8 @@ END, DIRECTORY, FILE = 0xFFFF, 0x10, 0x20
 
 def _boot_sector():
     sector = b"\xeb\x3c\x90BULKHEAD" + struct.pack(
-        "<HBHBHHBHHHII", SECTOR, CLUSTER // SECTOR, RESERVED, FATS, ROOT_ENTRIES, 0, 0xF8, FAT_SECTORS, 63, 255, 0,
-        SIZE // SECTOR)
+        "<HBHBHHBHHHII", SECTOR, CLUSTER // SECTOR, RESERVED, FATS, ROOT_ENTRIES, 0, 0xF8, FAT_SECTORS,
+        63, 255, 0, SIZE // SECTOR)
     sector += struct.pack("<BBBI11s8s", 0x80, 0, 0x29, 0x20261122, b"BULKHEAD   ", b"FAT16   ")
     return sector.ljust(SECTOR - 2, b"\0") + b"\x55\xaa"
 

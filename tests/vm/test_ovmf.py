@@ -19,8 +19,7 @@ def compiled(directory):
     """The program, with nothing but gcc and ld: there is nothing in it to relocate."""
     source, loose, program = lab.TOP / "tests/vm/uefi.c", directory / "uefi.o", directory / "uefi.efi"
     subprocess.run(["gcc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fPIC",
-                    "-fshort-wchar", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-fvisibility=hidden",
-                    "-mno-red-zone", "-c", source, "-o", loose], check=True, timeout=60)
+                    "-fshort-wchar", "-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-mno-red-zone", "-c", source, "-o", loose], check=True, timeout=60)
     subprocess.run(["objcopy", "--remove-section=.comment", "--remove-section=.note*", loose],
                    check=True, timeout=60)
     subprocess.run(["ld", "-m", "i386pep", "--subsystem", "10", "--image-base", "0", "-e", "efi_main",

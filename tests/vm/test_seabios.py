@@ -142,7 +142,8 @@ def test_boots_again_on_the_same_server(controller, directory):
     assert sums == [expected] * 3
 
 
-TYPED = ["Hello, BULKHEAD!", "the quick brown fox jumps over the lazy dog 0123456789", "[]{};':\"\\|<>/?~`_-+="]
+TYPED = ["Hello, BULKHEAD!", "the quick brown fox jumps over the lazy dog 0123456789",
+         "[]{};':\"\\|<>/?~`_-+="]
 KEYBOARDS = {"root-port": ["hid,kind=keyboard,port=2"],
              "low-speed": ["hid,kind=keyboard,speed=low,port=2"],
              "hub": ["hub,port=2", "hid,kind=keyboard,port=2.3"]}

@@ -18,7 +18,8 @@ SCRIPT = dmesg.MESSAGES + """
 . /ask.sh
 block_of() { # SERIAL: the disk's name
     for device in /sys/bus/usb/devices/*; do
-        [ "$(cat $device/serial 2>/dev/null)" != $1 ] || ls -d $device/*/host*/target*/*/block/* | sed 's/.*\\///'
+        [ "$(cat $device/serial 2>/dev/null)" = $1 ] || continue
+        basename $device/*/host*/target*/*/block/*
     done
 }
 work() { # NAME DEVICE: the first MB are read, and written behind themselves; and that three times

@@ -19,8 +19,8 @@ What else would make two runs differ is what the guest does by the clock, or in 
 - Dirty pages are written when sync says so, a file's own by fsync before: in which order sync takes
   several files depends on when they became dirty.
 - ext2 places a file by the number of the process that writes: it is of one number (modulo 16). It looks
-  ahead for free blocks, and tidies up, in a thread: switched off. Its times are in seconds, and a file that was written
-  twice in a second has nothing new to say: each is written in a second of its own.
+  ahead for free blocks, and tidies up, in a thread: switched off. Its times are in seconds, and a file
+  that is written twice in a second has nothing new to say: each is written in a second of its own.
 - Whether a removable medium is still there is asked by a worker in its own time: the medium is fixed.
 """
 

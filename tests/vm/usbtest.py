@@ -22,6 +22,9 @@ class Row(NamedTuple):
     vary: int = 0
     sglen: int = 0
 
+    def shorter(self, by):
+        return self._replace(iterations=max(1, self.iterations // by))
+
     def scaled(self):
         return self._replace(iterations=self.iterations * (LONGER if LONG else 1))
 
@@ -75,9 +78,11 @@ ROWS = [
 ]
 
 # run SETTING DEVICE PATTERN TEST PARAMETER...: the tests of one setting come one after the other.
+# $again tells a test that is run more than once from its other runs.
 FUNCTIONS = """
 . /bh.sh
 setting=none
+again=
 run() {
     if [ $setting != $1 ]; then
         [ $setting = none ] || rmmod usbtest || exit 1
@@ -89,7 +94,7 @@ run() {
     shift 3
     echo $pattern >/sys/module/usbtest/parameters/pattern || exit 1
     result=$(testusb $device "$@")
-    say test-${result%% *}-$pattern="${result#* }"
+    say test-${result%% *}-$pattern$again="${result#* }"
 }
 """
 
@@ -104,7 +109,15 @@ def script(rows, devices):
     return "".join(run_line(row, pattern, devices[pattern]) for row in rows for pattern in row.patterns)
 
 
-def result(values, test, pattern):
+def script_after(rows, followers, devices):
+    """Each row, and after it the followers with the same pattern: their results are `after` the row's test."""
+    return "".join(f"again=\n{run_line(row, pattern, devices[pattern])}again=-after-{row.test}\n"
+                   + "".join(run_line(follower, pattern, devices[pattern]) for follower in followers)
+                   for row in rows for pattern in row.patterns) + "again=\n"
+
+
+def result(values, test, pattern, after=None):
     """What became of it: ("passed" or an error's name, seconds)."""
-    status, seconds = values.get(f"test-{test}-{pattern}", "lost 0").split()
+    again = "" if after is None else f"-after-{after}"
+    status, seconds = values.get(f"test-{test}-{pattern}{again}", "lost 0").split()
     return status, float(seconds)

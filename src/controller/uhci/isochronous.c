@@ -45,7 +45,7 @@ static enum bh_answer offer(struct bh_uhci *u, enum bh_moment moment)
 	token = u->route.token; /* looking ahead may find another route */
 	uhci_td_describe(u->current.td, &u->route, BH_FRAME_CHAIN | frame_now(u), &d);
 	answer = bh_bus_offer_isochronous(&u->bus, &token, &d, moment);
-	if (answer == BH_ANSWER_MISSED)
+	if (answer == BH_ANSWER_MISSED || answer == BH_ANSWER_FAULT)
 		tell_missed(u);
 	if (answer == BH_ANSWER_FAULT) {
 		uhci_bus_error(u);
@@ -113,12 +113,14 @@ void uhci_isochronous_lost(struct bh_uhci *u)
 
 /*
  * The first active one for the destination in a frame, behind the one at address behind (0:
- * any). It is found by walking the frame, never by a link that was read before.
+ * any; or if that was taken out). It is found by walking the frame, never by a link that was
+ * read before.
  */
 static bool find_in_frame(struct bh_uhci *u, uint64_t frame, uint32_t behind, uint64_t destination,
                           struct bh_descriptor *ret)
 {
 	uint32_t index = (uint32_t)(u->frnum + (frame - u->frame_base)) % FRAME_LIST_SIZE, link;
+	bool passed = !behind;
 
 	if (!bh_memory_load32(&u->guest->memory, u->frbaseadd + 4 * index, &link))
 		return false;
@@ -129,15 +131,15 @@ static bool find_in_frame(struct bh_uhci *u, uint64_t frame, uint32_t behind, ui
 		if (found == BH_FOUND_UNREADABLE)
 			return false;
 		link = td.link;
-		if (behind) {
-			behind = behind == td.address ? 0 : behind;
+		if (!passed) {
+			passed = behind == td.address;
 		} else if (found == BH_FOUND && (td.control & TD_IOS) && uhci_td_route(u, &td) &&
 		           u->route.destination == destination) {
 			uhci_td_describe(&td, &u->route, BH_FRAME_CHAIN | frame, ret);
 			return true;
 		}
 	}
-	return false;
+	return !passed && find_in_frame(u, frame, 0, destination, ret);
 }
 
 enum bh_found uhci_isochronous_next(struct bh_uhci *u, const struct bh_descriptor *after, struct bh_descriptor *ret_next)

@@ -59,9 +59,10 @@ void uhci_port_write(struct bh_uhci *u, unsigned port, uint16_t old, uint16_t no
 	uint16_t *portsc = &u->portsc[port];
 
 	if (now & PORTSC_PR) {
-		now &= (uint16_t) ~(PORTSC_PE | PORTSC_SUSP | PORTSC_RD);
+		*portsc = now &= (uint16_t) ~(PORTSC_PE | PORTSC_SUSP | PORTSC_RD);
 		if (!(old & PORTSC_PR))
-			bh_bus_port_reset(&u->bus, port);
+			bh_bus_port_reset(&u->bus, port); /* what is there may go away in here */
+		now = *portsc;
 	}
 	if (!(now & PORTSC_CCS))
 		now &= (uint16_t)~PORTSC_PE;

@@ -6,8 +6,8 @@ It acts, and yields the name of a point at which both controllers are brought to
 
 import importlib
 
-SUBJECTS = ("pci", "registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "plugging", "hubs",
-            "keyboard", "isochronous")
+SUBJECTS = ("pci", "registers", "ports", "schedule", "descriptors", "control", "errors", "running", "bulk", "midway",
+            "plugging", "hubs", "keyboard", "isochronous")
 PROGRAMS = {}
 
 

@@ -1,15 +1,14 @@
 """The disk behind its bulk endpoints: whole commands, and what is cut, short, or not for it."""
 
 from programs import program
-from programs.parts import (BULK_IN, BULK_OUT, GET_CONFIGURATION, PACKET, attentive, cbw, chain, command, control, inquiry,
-                            packets_in, packets_out, read_blocks, read_capacity, request,
-                            test_unit_ready, write_blocks)
+from programs.parts import (BULK_IN, BULK_OUT, GET_CONFIGURATION, PACKET, attentive, cbw, chain, command, control,
+                            inquiry, packets_in, packets_out, read_blocks, read_capacity, request, test_unit_ready,
+                            write_blocks)
 from uhci import ACTIVE, DEPTH, END, IN, IOC, OUT, SPD, USBSTS
 
 
 def scsi(c, scsi_command, first=0, masked=False, depth=True, link=END, last=IOC, flags=0, **more):
-    after = chain(c, first, command(scsi_command, **more), link=link, masked=masked, depth=depth, last=last, flags=flags)
-    return after
+    return chain(c, first, command(scsi_command, **more), link, depth, flags, last, masked=masked)
 
 
 def queue(c, first=0):
@@ -112,7 +111,7 @@ def phases_one_by_one(c):
     packets = command(read_blocks(17, 1), 512)
     c.qh(0)
     c.frame(c.to_qh(0))
-    for first, last, name in ((0, 1, "command"), (1, 5, "half of the data"), (5, 9, "the other half"), (9, 10, "status")):
+    for first, last, name in ((0, 1, "command"), (1, 5, "half the data"), (5, 9, "the other half"), (9, 10, "status")):
         chain(c, first, packets[first:last])
         c.element(0, c.to_td(first))
         yield name

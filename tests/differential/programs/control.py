@@ -2,7 +2,8 @@
 
 from controller import ADDRESS
 from programs import program
-from programs.parts import (BULK_IN, GET_CONFIGURATION, GET_DEVICE_DESCRIPTOR, chain, control, control_packets, request)
+from programs.parts import (BULK_IN, GET_CONFIGURATION, GET_DEVICE_DESCRIPTOR, chain, control, control_packets,
+                            request)
 from uhci import ACTIVE, END, IN, OUT, PE, PORTSC1, PR, SETUP, SPD
 
 

@@ -3,8 +3,8 @@
 from controller import ADDRESS, DESCRIPTORS, FRAME_LIST
 from programs import program
 from programs.parts import BULK_IN, BULK_OUT, GET_CONFIGURATION, NOBODY, cbw, control, inquiry
-from uhci import (ACTIVE, END, ERROR, FRBASEADD, HCPE, HSE, IN, IOC, IOS, ON_CRC, OUT, PE, PORTSC1, PR, QUEUE, RS, SETUP,
-                  SUSP, USBCMD, USBINTR, USBSTS)
+from uhci import (ACTIVE, END, ERROR, FRBASEADD, HCPE, HSE, IN, IOC, IOS, ON_CRC, OUT, PE, PORTSC1, PR, QUEUE, RS,
+                  SETUP, SUSP, USBCMD, USBINTR, USBSTS)
 
 NOWHERE = 0xE0000000  # no memory, no device
 

@@ -28,8 +28,12 @@ def serves(c, number, setup):
 
 
 def typist(c):
-    """Runs; the keyboard is configured, reports changes only, and has been asked once for what was before."""
     c.ready()
+    keyboard(c)
+
+
+def keyboard(c):
+    """Plugged in, configured, and reports nothing but changes."""
     c.plug()
     c.configure(KEYBOARD, port=1)
     serves(c, 200, request(0x21, 0x0A))  # SET_IDLE: for ever

@@ -3,8 +3,8 @@
 from controller import COMMAND_IO, COMMAND_MASTER, CONFIG_COMMAND, FRAME_LIST
 from programs import program
 from programs.parts import BULK_IN, GET_CONFIGURATION, NOBODY, control, request
-from uhci import (ACTIVE, CSC, EGSM, END, FGR, FRBASEADD, GRESET, HCRESET, IN, IOC, ON_CRC, ON_IOC, ON_RESUME, ON_SHORT,
-                  PE, PEC, PORTSC1, RS, USBCMD, USBINTR, USBSTS)
+from uhci import (ACTIVE, CSC, EGSM, END, FGR, FRBASEADD, GRESET, HCRESET, IN, IOC, ON_CRC, ON_IOC, ON_RESUME,
+                  ON_SHORT, PE, PEC, PORTSC1, RS, USBCMD, USBINTR, USBSTS)
 
 
 def queue(c, first=0):

@@ -112,6 +112,7 @@ struct bh_isochronous {
 	bool lag_known;
 	unsigned misses; /* in a row */
 	bool looked;     /* ahead, in this frame: once is enough, whatever hangs in it */
+	bool committed;  /* OUT: what was gathered was found to stand, in this frame */
 	bool issuing;    /* inside ops->start */
 	unsigned resets; /* so far */
 	struct bh_list link; /* engine->streams, while there are packets or batches */

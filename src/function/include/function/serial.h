@@ -38,7 +38,7 @@ struct bh_serial_config {
 	const char *link; /* with pty: made a symbolic link to it, and removed at the end; NULL: none */
 	/* HOST:PORT, or [IPV6]:PORT: connects, and again after a while when that fails or ends. */
 	const char *tcp;
-	/* The same: listens there (port 0: any), serves one connection after the other. */
+	/* ADDRESS:PORT of this machine, or localhost: listens there (port 0: any), serves one connection after the other. */
 	const char *tcp_listen;
 	/* What the guest sends is appended to it; made if it is not there. */
 	const char *file;

@@ -20,6 +20,8 @@
 
 #include <usb/device.h>
 
+struct uv_loop_s;
+
 /* Read while the device is made, not kept. All zero: the defaults. */
 struct bh_zero_config {
 	/*
@@ -31,6 +33,16 @@ struct bh_zero_config {
 	unsigned pattern;
 	unsigned isochronous_interval; /* bInterval, 1 to 16: every 2^(bInterval - 1) frames; 0: 4 */
 	unsigned interrupt_interval;   /* bInterval, 1 to 255 frames; 0: 1 */
+	/*
+	 * Every transfer ends that long after it was submitted, at most 10 s, and up to a
+	 * millisecond later; as if the device were a real one behind a host interface with such a
+	 * turnaround. Not so SET_CONFIGURATION, SET_INTERFACE and clearing a halt, which are done
+	 * at once. One that is cancelled on its way ends at once; its packets are taken to move
+	 * evenly over the delay, and those that have by then count (loopback and control: none).
+	 * 0: transfers end inside submit.
+	 */
+	unsigned delay_us;
+	struct uv_loop_s *loop; /* the controller's thread's; only for a delay */
 };
 
 /* Packets that moved, zero-length ones included, and their bytes. */
@@ -47,9 +59,10 @@ struct bh_zero_counters {
 };
 
 /*
- * The device is the caller's until bh_bus_attach() takes it. Needs no loop: whatever it does
- * ends inside an operation. 0; -EINVAL (a configuration out of range) or -ENOMEM, and *ret
- * is untouched.
+ * The device is the caller's until bh_bus_attach() takes it. Without a delay it needs no loop:
+ * whatever it does ends inside an operation. With one, the loop has to run while the device is
+ * there, and once more after it was destroyed. 0; -EINVAL (a configuration out of range) or
+ * -ENOMEM, and *ret is untouched.
  */
 int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret);
 

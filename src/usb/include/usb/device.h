@@ -164,8 +164,8 @@ struct bh_device_ops {
 
 /*
  * What a hub learns of the ports that hang from it. Ports count from 0. May be called from
- * any operation or upcall, and may call the bus only by bh_hub_port_device() and
- * bh_transfer_done().
+ * any operation or upcall. May call the bus only by bh_hub_port_device(), bh_device_wakeup()
+ * and bh_transfer_done(); wakeup() by bh_hub_port_suspend(), too.
  */
 struct bh_hub_ops {
 	/* Something came to a powered port, or went from it. */
