@@ -1,6 +1,7 @@
 """What a guest's kernel says, and which of it a healthy run never says.
 
-The guest's script prefixes its messages, as MESSAGES has it; complaints() finds the bad ones.
+The guest's script prefixes its messages, as MESSAGES has it; complaints() finds the bad ones. Where
+nothing at all is to be warned of, the script ends with WARNINGS, and warnings() finds those.
 """
 
 import re
@@ -12,6 +13,15 @@ messages() {
     dmesg -c | sed "s/^/$1 /"
 }
 """
+
+# For the end of a guest's script. Warnings, and what is worse.
+WARNINGS = """
+dmesg -r | grep '^<[0-4]>' | sed 's/^/DM /'
+say dmesg=done
+"""
+
+# The host had other things to do; that is no word about us.
+SLOW = re.compile(r"hrtimer: interrupt took|perf: interrupt took too long|hogged CPU for|clocksource: ")
 
 # Lines about the machine itself are none of our business.
 BAD = re.compile(r"error|fail|timed out|timeout|reset|stall|babble|halted|corrupt|not respond|"
@@ -35,3 +45,8 @@ def complaints(lines, part, expected=None):
     assert any(line.endswith(f"end of {part}") for line in said), f"{part}: the kernel's log is not whole"
     return [line for line in said
             if BAD.search(line) and OURS.search(line) and not (expected and expected.search(line))]
+
+
+def warnings(lines):
+    """What the kernel warned of; to be trusted where the guest has said "dmesg=done"."""
+    return [line for line in lines if line.startswith("DM ") and not SLOW.search(line)]

@@ -11,6 +11,7 @@ import os
 import re
 import types
 
+import dmesg
 import lab
 import pytest
 import usbtest
@@ -44,9 +45,7 @@ dmesg -c >/dev/null
 """
 END = """
 say interrupts=$(grep uhci_hcd /proc/interrupts)
-dmesg -r | grep '^<[0-4]>' | sed 's/^/DM /' # warnings, and what is worse
-say dmesg=done
-"""
+""" + dmesg.WARNINGS
 
 results = {}  # the values of each combination so far
 delayed_results = {}  # and those of the devices that take their time
@@ -65,7 +64,7 @@ def run(controller, kernel_options, tests, name, options=""):
     assert guest.values.get("dmesg") == "done"
     return types.SimpleNamespace(values=guest.values, engine=statistics["engine"],
                                  devices=statistics["devices"],
-                                 complaints=[line for line in lines if line.startswith("DM ")])
+                                 complaints=dmesg.warnings(lines))
 
 
 @pytest.fixture(scope="module", params=COMBINATIONS)

@@ -103,9 +103,20 @@ messages DR
 """
 
 EMPTY = FUNCTIONS + """
-rounds() { # NAME
-    done=0
+mount -t debugfs none /sys/kernel/debug
+stops() { # with nothing plugged in, the driver stops the controller after a second; within 20 s
+    tries=2000
+    until grep -q auto-stopped /sys/kernel/debug/usb/uhci/*; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || { say "stuck=$(grep state /sys/kernel/debug/usb/uhci/*)"; return 1; }
+        usleep 10000
+    done
+}
+rounds() { # NAME COMMAND...: the command waits for the controller to have nothing to do
+    name=$1 done=0
+    shift
     while [ $done -lt $ROUNDS ]; do
+        "$@" || break
         ask add zero,port=1 >/dev/null
         wait_for $usb/1-1/idProduct 20 || break
         becomes $usb/1-1/bConfigurationValue 3 || break
@@ -113,16 +124,13 @@ rounds() { # NAME
         goes $usb/1-1 || break
         done=$((done + 1))
     done
-    say $1=$done
+    say $name=$done
 }
 echo on >$usb/usb1/power/control
-sleep 3
-say stopped=$(ask look)
-rounds while_stopped
+rounds while_stopped stops
 messages DS
 sleeps usb1
-becomes $usb/usb1/power/runtime_status suspended || exit 1
-rounds while_asleep
+rounds while_asleep becomes $usb/usb1/power/runtime_status suspended
 messages DA
 """
 
@@ -186,7 +194,7 @@ def run(name, script, devices, answers=None, image=None):
         control.execute("devices")  # it has noticed us: we count among its files
         files, memory = server.open_files(), resident(server)
         guest = lab.run_guest(f"ROUNDS={ROUNDS}\n{script}", server, name=name, on_line=lines.append,
-                              answers=answers, timeout=100 + 6 * ROUNDS)
+                              answers=answers, timeout=100 + 10 * ROUNDS)
         return types.SimpleNamespace(values=guest.values, lines=lines, looks=looks, leaked=server.leaked_files(files),
                                      growth=resident(server) - memory, statistics=server.statistics())
 

@@ -41,7 +41,7 @@ a=/dev/$(block_of $1) b=/dev/$(block_of $2)
 work a $a &
 work b $b &
 wait
-say interrupts=$(grep -c 'uhci_hcd' /proc/interrupts)
+say msi=$(grep uhci_hcd /proc/interrupts | grep -c MSI)
 messages DM
 """
 
@@ -75,12 +75,17 @@ def two(request):
             look()
         after = [image.read_bytes() for image in images]
     return types.SimpleNamespace(values=run.values, lines=lines, looks=looks, before=before, after=after,
-                                 length=mib * MIB, controller=controller)
+                                 length=mib * MIB, controller=controller,
+                                 msi=2 if controller == "bulkhead" and request.param == "msi" else 0)
 
 
 def test_each_disk_is_found_on_its_own_controller(two):
     assert two.values["hubs"] == "2"
     assert {two.values[serial] for serial in SERIALS} == {"sda", "sdb"}
+
+
+def test_each_has_the_interrupt_it_was_given(two):
+    assert int(two.values["msi"]) == two.msi
 
 
 def test_each_disk_keeps_its_own_data(two):
