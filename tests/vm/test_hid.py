@@ -40,7 +40,15 @@ def key_events(text):
     return events
 
 
-SCRIPT = """
+# For a guest's script. record EVENT FILE: what that input device says from now on; it is open when this returns.
+RECORD = """
+record() {
+    cat <$1 >$2 &
+    until [ "$(readlink /proc/$!/fd/0)" = $1 ]; do usleep 10000; done
+}
+"""
+
+SCRIPT = RECORD + """
 . /bh.sh
 . /ask.sh
 modprobe -a usbhid hid_generic evdev || exit 1
@@ -55,12 +63,11 @@ for name in Keyboard Mouse Tablet; do
         usleep 50000
     done
     wait_for $(event_of $name)
-    cat $(event_of $name) >/tmp/$name &
+    record $(event_of $name) /tmp/$name
 done
 for device in /sys/bus/usb/devices/1-*; do
     [ -e $device/product ] && say speed_$(cat $device/product)=$(cat $device/speed)
 done
-usleep 500000 # cat opens the device
 ask say >/dev/null
 for name in Keyboard Mouse Tablet; do
     last=none
@@ -139,7 +146,7 @@ def test_led_is_told_to_the_keyboard(linux):
 
 ROUNDS = 25 if os.environ.get("BULKHEAD_TEST_LONG") == "1" else 3
 # Not at once: usbhid loses what comes in the very moment it takes its request back.
-SLEEP = """
+SLEEP = RECORD + """
 . /bh.sh
 . /ask.sh
 modprobe -a usbhid hid_generic evdev || exit 1
@@ -149,8 +156,7 @@ tries=200
 until event=$(ls -d $device/*/*/input/input*/event* 2>/dev/null) || [ $((tries -= 1)) -le 0 ]; do usleep 50000; done
 event=/dev/input/${event##*/}
 wait_for $event
-cat $event >/tmp/events &
-usleep 500000
+record $event /tmp/events
 root=/sys/bus/usb/devices/usb${device##*/}
 root=${root%%-*}
 asleep() { # within 20 s, all the way up
