@@ -153,7 +153,7 @@ class Uhci:
                     if packets[done][0] == PID_IN and (status + 1) & 0x7FF < packets[done][2]:
                         break
                     done += 1
-                if self.outcome(packets, done) is not None:
+                if self.outcome(packets, done) is not None and self.let_go_of_head(packets):
                     break
                 if time.monotonic() > end:
                     raise TimedOut(f"transfer to {address}.{endpoint}")
@@ -161,6 +161,11 @@ class Uhci:
         finally:
             self.words[QUEUE_HEAD // 4 + 1] = TERMINATE
         return [(status + 1) & 0x7FF for status in self.outcome(packets)]
+
+    def let_go_of_head(self, packets):
+        """The queue head follows after its descriptors: not before may it point at the same ones anew."""
+        stopped = len(packets) > 1 and len(self.outcome(packets)) == 1  # by a short packet: it stays
+        return stopped or self.words[QUEUE_HEAD // 4 + 1] != TDS
 
     def let_go(self):
         """A withdrawn TD is ours again once the frame number has changed."""

@@ -66,6 +66,7 @@ rmmod uhci_hcd
 modprobe usbmon || exit 1
 dd if=/sys/kernel/debug/usb/usbmon/0u of=/tmp/urbs bs=4k status=none &
 reader=$!
+until grep -q 'nreaders 1' /sys/kernel/debug/usb/usbmon/0s; do usleep 20000; done
 dmesg -c >/dev/null
 modprobe uhci_hcd
 until dmesg | grep -q 'sda. Attached'; do usleep 50000; done
@@ -179,7 +180,7 @@ def endpoints(report):
             found[where].append(urb)
             waiting[where].append((tag, urb))
             continue
-        expected, urb = waiting[where].popleft()
+        expected, urb = waiting[where].popleft() if waiting[where] else (None, Urb(0, "never submitted"))
         if expected != tag:
             astray.append(line)
         urb.status, urb.actual = rest.split()[0], int(rest.split()[1])
@@ -204,8 +205,10 @@ def run_with(batch, before):
         after = image.read_bytes()
     report = after[REPORT_AT * MIB:][:int(run.values["report"])].decode()
     urbs, astray = endpoints(report)
+    kept = lab.LOGS / f"usbmon-{batch}.log"  # for the report, where something is wrong
+    kept.write_text(report)
     return types.SimpleNamespace(values=run.values, lines=lines, engine=engine, urbs=urbs, astray=astray,
-                                 before=before, after=after)
+                                 before=before, after=after, kept=kept)
 
 
 def sha256(data):
@@ -232,7 +235,7 @@ def test_same_requests_are_given_back_the_same(runs):
 @pytest.mark.parametrize("batch", ["on", "off"])
 def test_nothing_comes_back_out_of_order_or_not_at_all(runs, batch):
     assert runs[batch].values["lost"] == "0", "usbmon was not read fast enough"
-    assert not runs[batch].astray
+    assert not runs[batch].astray, f"{len(runs[batch].astray)} of them, in {runs[batch].kept}"
 
 
 def test_one_of_them_was_batched_and_the_other_was_not(runs):
