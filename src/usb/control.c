@@ -59,7 +59,7 @@ static const struct bh_endpoint_info *named_endpoint(const struct bh_attached *a
 {
 	uint16_t index = bh_get_le16(c->setup.wIndex);
 
-	return index <= 0xff && (index & 0x7f) ? bh_device_endpoint(a->device, (uint8_t)index) : NULL;
+	return (index & 15) && !(index & ~0x8fu) ? bh_device_endpoint(a->device, (uint8_t)index) : NULL;
 }
 
 static struct bh_endpoint *endpoint_in_use(const struct bh_attached *a, const struct bh_control *c)

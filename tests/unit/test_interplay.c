@@ -163,6 +163,7 @@ static void interface_and_endpoint_are_named_by_whole_words(void **state)
 	assert_true(done("\x00\x09\x03\0\0\0\0\0"));
 	assert_false(done("\x01\x0b\0\0\0\x01\0\0"));
 	assert_false(done("\x02\x01\0\0\x81\x01\0\0"));
+	assert_false(done("\x02\x01\0\0\x10\0\0\0")); /* nor is it endpoint 0 of another kind */
 }
 
 /* --- who is who --------------------------------------------------------------------------------- */

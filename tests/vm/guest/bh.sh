@@ -18,10 +18,13 @@ timed() {
     say "${key}_cs=$(($(now) - start))"
 }
 
-# wait_for PATH [SECONDS] - until PATH exists; fails after SECONDS (60)
+# there PATH - is it there? The kernel makes a disk's node a moment before it can be opened.
+there() { [ -e "$1" ] && { [ ! -b "$1" ] || (exec <"$1") 2>/dev/null; }; }
+
+# wait_for PATH [SECONDS] - until PATH is there; fails after SECONDS (60)
 wait_for() {
     tries=$((${2:-60} * 20))
-    until [ -e "$1" ]; do
+    until there "$1"; do
         tries=$((tries - 1))
         [ $tries -gt 0 ] || { say "missing=$1"; return 1; }
         usleep 50000
