@@ -457,6 +457,7 @@ static const struct bh_device_ops hub_ops = {
 	.reset = hub_reset,
 	.set_configuration = hub_set_configuration,
 	.set_interface = bh_standard_set_interface,
+	.refuses = bh_standard_refuses,
 	.clear_halt = bh_standard_clear_halt,
 	.endpoint = bh_standard_endpoint,
 	.suspend = bh_standard_suspend,

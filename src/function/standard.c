@@ -373,6 +373,16 @@ void bh_standard_set_configuration(struct bh_device *d, uint8_t value, struct bh
 	bh_acknowledge(t);
 }
 
+bool bh_standard_refuses(const struct bh_device *d, const struct bh_setup *setup)
+{
+	const struct bh_standard *s = bh_container_of(d, struct bh_standard, device);
+	uint16_t value = bh_get_le16(setup->wValue), index = bh_get_le16(setup->wIndex);
+
+	if (setup->bmRequestType == 0x00) /* SET_CONFIGURATION; 0 is "none" */
+		return value && !find_configuration(s, (uint8_t)value);
+	return index >= BH_STANDARD_INTERFACES || !has_alternate(s, (uint8_t)index, (uint8_t)value);
+}
+
 void bh_standard_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
 {
 	struct bh_standard *s = of_device(d);

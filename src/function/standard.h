@@ -107,6 +107,7 @@ void bh_standard_reset(struct bh_device *d);
 void bh_standard_set_configuration(struct bh_device *d, uint8_t value, struct bh_transfer *t);
 void bh_standard_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t);
 void bh_standard_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
+bool bh_standard_refuses(const struct bh_device *d, const struct bh_setup *setup);
 const struct bh_endpoint_info *bh_standard_endpoint(const struct bh_device *d, uint8_t address);
 void bh_standard_suspend(struct bh_device *d, bool suspended);
 

@@ -108,14 +108,14 @@ static void run_device_operation(struct bh_attached *a, struct bh_transfer *t)
 
 	switch (request_of(&a->control)) {
 	case SET_CONFIGURATION:
-		if (value > 0xff)
+		if (value > 0xff || bh_device_refuses(a->device, &t->setup))
 			break;
 		a->configuring = true;
 		bh_endpoints_reset(a, -1);
 		bh_device_set_configuration(a->device, (uint8_t)value, t);
 		return;
 	case SET_INTERFACE:
-		if (value > 0xff || index > 0xff)
+		if (value > 0xff || index > 0xff || bh_device_refuses(a->device, &t->setup))
 			break;
 		a->configuring = true;
 		bh_endpoints_reset(a, index);

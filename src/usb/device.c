@@ -40,6 +40,11 @@ void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_trans
 	d->ops->clear_halt(d, endpoint, t);
 }
 
+bool bh_device_refuses(const struct bh_device *d, const struct bh_setup *setup)
+{
+	return d->ops->refuses && d->ops->refuses(d, setup);
+}
+
 const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address)
 {
 	return d->ops->endpoint(d, address);

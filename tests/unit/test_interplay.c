@@ -149,6 +149,18 @@ static void unknown_request_changes_nothing(void **state)
 	loses_nothing_by("\x40\x77\0\0\0\0\0\0");
 }
 
+static void refused_interface_changes_nothing(void **state)
+{
+	(void)state;
+	loses_nothing_by("\x01\x0b\x05\0\0\0\0\0");
+}
+
+static void refused_configuration_changes_nothing(void **state)
+{
+	(void)state;
+	loses_nothing_by("\x00\x09\x09\0\0\0\0\0");
+}
+
 static void halt_of_an_endpoint_that_is_not_there_is_not_cleared(void **state)
 {
 	(void)state;
@@ -218,6 +230,8 @@ int main(void)
 		TEST(reset_of_a_sleeping_keyboard_loses_no_key),
 		TEST(halted_endpoint_hands_out_nothing_that_was_fetched_before),
 		TEST(unknown_request_changes_nothing),
+		TEST(refused_interface_changes_nothing),
+		TEST(refused_configuration_changes_nothing),
 		TEST(halt_of_an_endpoint_that_is_not_there_is_not_cleared),
 		TEST(interface_and_endpoint_are_named_by_whole_words),
 		TEST(no_two_kinds_have_the_same_product_number),

@@ -135,6 +135,12 @@ struct bh_device_ops {
 	void (*clear_halt)(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
 
 	/*
+	 * Optional. Would this SET_CONFIGURATION or SET_INTERFACE be refused, for all that is known
+	 * without asking? Then it comes by submit, to be stalled, and nothing is cancelled for it.
+	 */
+	bool (*refuses)(const struct bh_device *d, const struct bh_setup *setup);
+
+	/*
 	 * The endpoint of the active configuration with this bEndpointAddress, or
 	 * NULL. The answer stays valid until the next reset, set_configuration,
 	 * set_interface or detach. Never asked for endpoint 0.
@@ -216,6 +222,7 @@ void bh_device_reset(struct bh_device *d);
 void bh_device_set_configuration(struct bh_device *d, uint8_t value, struct bh_transfer *t);
 void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t);
 void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
+bool bh_device_refuses(const struct bh_device *d, const struct bh_setup *setup);
 const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address);
 void bh_device_suspend(struct bh_device *d, bool suspended);
 void bh_device_power_on(struct bh_device *d);
