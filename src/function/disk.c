@@ -204,7 +204,7 @@ static void class_request(struct disk *d, unsigned request, struct bh_transfer *
 {
 	uint16_t wLength = bh_get_le16(t->setup.wLength);
 
-	if (!d->standard.configuration || bh_get_le16(t->setup.wValue) || bh_get_le16(t->setup.wIndex)) {
+	if (!d->standard.settings.configuration || bh_get_le16(t->setup.wValue) || bh_get_le16(t->setup.wIndex)) {
 		bh_refuse(t);
 	} else if (request == GET_MAX_LUN && wLength == 1) {
 		bh_answer(t, (const uint8_t[]){0}, 1);

@@ -139,7 +139,7 @@ static void begin_idle(struct hid *h)
 {
 	h->repeat_due = false;
 	h->reported_ms = now_ms();
-	if (h->idle && h->standard.configuration && !h->standard.suspended)
+	if (h->idle && h->standard.settings.configuration && !h->standard.suspended)
 		start_timer(h, idle_passed, h->idle * IDLE_UNIT_MS);
 	else
 		uv_timer_stop(&h->timer);
@@ -440,7 +440,7 @@ static void control(struct hid *h, struct bh_transfer *t)
 	uint16_t value = bh_get_le16(t->setup.wValue);
 	bool ours = (t->setup.bmRequestType & 0x60) == 0x20 || request == GET_INTERFACE_DESCRIPTOR;
 
-	if (ours && (!h->standard.configuration || bh_get_le16(t->setup.wIndex))) {
+	if (ours && (!h->standard.settings.configuration || bh_get_le16(t->setup.wIndex))) {
 		bh_refuse(t);
 		return;
 	}

@@ -371,7 +371,7 @@ static void port_request(struct hub *h, struct bh_transfer *t)
 	unsigned port = index - 1u;
 	bool done;
 
-	if (index == 0 || index > h->standard.device.hub_ports || !h->standard.configuration) {
+	if (index == 0 || index > h->standard.device.hub_ports || !h->standard.settings.configuration) {
 		bh_refuse(t);
 		return;
 	}

@@ -294,7 +294,7 @@ static void class_request(struct serial *s, struct bh_transfer *t)
 {
 	uint16_t value = bh_get_le16(t->setup.wValue);
 
-	if (bh_get_le16(t->setup.wIndex) != COMMUNICATIONS || !s->standard.configuration) {
+	if (bh_get_le16(t->setup.wIndex) != COMMUNICATIONS || !s->standard.settings.configuration) {
 		bh_refuse(t);
 		return;
 	}

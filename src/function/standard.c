@@ -38,102 +38,44 @@ void bh_refuse(struct bh_transfer *t)
 
 /* --- what the descriptors say -------------------------------------------------------- */
 
-static size_t total_length(const uint8_t *configuration)
+static const uint8_t *active_configuration(const struct bh_standard *s)
 {
-	return (size_t)(configuration[2] | configuration[3] << 8);
+	return bh_settings_find(&s->settings, s->settings.configuration);
 }
 
-/* The configuration with this bConfigurationValue, or NULL. */
-static const uint8_t *find_configuration(const struct bh_standard *s, uint8_t value)
+/*
+ * That an endpoint's transfers end by themselves is the function's to say, for all of them
+ * (bh_device.finishes): it knows better than its descriptors.
+ */
+static void endpoints_changed(struct bh_standard *s)
 {
-	for (unsigned i = 0; i < s->description->configuration_count; i++)
-		if (s->description->configurations[i][5] == value)
-			return s->description->configurations[i];
-	return NULL;
-}
-
-static uint16_t max_packet(const uint8_t *endpoint)
-{
-	return (uint16_t)((endpoint[4] | endpoint[5] << 8) & 0x7ff);
-}
-
-static void add_endpoint(struct bh_standard *s, const uint8_t *p, uint8_t interface)
-{
-	assert(s->endpoint_count < BH_STANDARD_ENDPOINTS); /* see check_configuration() */
-	s->endpoints[s->endpoint_count++] = (struct bh_endpoint_info){
-		.address = p[2],
-		.type = (enum bh_endpoint_type)(p[3] & 3),
-		.max_packet = max_packet(p),
-		.interval = p[6],
-		.interface = interface,
-	};
-}
-
-/* Makes the table of endpoints that of the active configuration and settings. */
-static void collect_endpoints(struct bh_standard *s)
-{
-	const uint8_t *p = find_configuration(s, s->configuration), *end, *interface = NULL;
-
-	s->endpoint_count = 0;
-	if (!p)
-		return;
-	for (end = p + total_length(p); p < end; p += p[0]) {
-		if (p[1] == BH_DESCRIPTOR_INTERFACE)
-			interface = p;
-		else if (p[1] == BH_DESCRIPTOR_ENDPOINT && interface && interface[3] == s->alternates[interface[2]])
-			add_endpoint(s, p, interface[2]);
-	}
-}
-
-/* Does the active configuration have this interface with this alternate setting? */
-static bool has_alternate(const struct bh_standard *s, uint8_t interface, uint8_t alternate)
-{
-	const uint8_t *p = find_configuration(s, s->configuration), *end;
-
-	if (!p)
-		return false;
-	for (end = p + total_length(p); p < end; p += p[0])
-		if (p[1] == BH_DESCRIPTOR_INTERFACE && p[2] == interface && p[3] == alternate)
-			return true;
-	return false;
+	for (unsigned i = 0; i < s->settings.endpoint_count; i++)
+		s->settings.endpoints[i].finishes = false;
 }
 
 const struct bh_endpoint_info *bh_standard_endpoint(const struct bh_device *d, uint8_t address)
 {
-	const struct bh_standard *s = bh_container_of(d, struct bh_standard, device);
-
-	for (unsigned i = 0; i < s->endpoint_count; i++)
-		if (s->endpoints[i].address == address)
-			return &s->endpoints[i];
-	return NULL;
+	return bh_settings_endpoint(&bh_container_of(d, struct bh_standard, device)->settings, address);
 }
 
-/*
- * That whoever walks the configuration stays inside it, and that no choice of alternate
- * settings has more endpoints than there is room for.
- */
+/* That they can be walked, and that interfaces and endpoints are as many as they say. */
 static void check_configuration(const uint8_t *configuration)
 {
-	const uint8_t *p = configuration, *end = p + total_length(p), *interface = NULL;
-	unsigned most[BH_STANDARD_INTERFACES] = {0}, endpoints = 0, sum = 0;
+	const uint8_t *p = configuration, *end = p + bh_configuration_length(p), *interface = NULL;
+	unsigned endpoints = 0;
 
-	assert(p[0] == 9 && p[1] == BH_DESCRIPTOR_CONFIGURATION && end - p >= 9 && p[5] != 0);
+	assert(bh_configuration_check(configuration, bh_configuration_length(configuration)));
 	for (; p < end; p += p[0]) {
-		assert(end - p >= 2 && p[0] >= 2 && p[0] <= end - p);
 		if (p[1] == BH_DESCRIPTOR_INTERFACE) {
-			assert(p[0] == 9 && p[2] < BH_STANDARD_INTERFACES && (!interface || endpoints == interface[4]));
+			assert(p[0] == 9 && p[2] < BH_SETTINGS_INTERFACES && (!interface || endpoints == interface[4]));
 			interface = p;
 			endpoints = 0;
-			most[p[2]] = BH_MAX(most[p[2]], p[4]);
 		} else if (p[1] == BH_DESCRIPTOR_ENDPOINT) {
-			assert(p[0] >= 7 && interface && p[2] & 15 && max_packet(p) >= 1 && max_packet(p) <= 1024);
+			assert(p[0] >= 7 && interface && p[2] & 15);
 			endpoints++;
 		}
 	}
 	assert(interface && endpoints == interface[4]);
-	for (unsigned i = 0; i < BH_STANDARD_INTERFACES; i++)
-		sum += most[i];
-	assert(sum <= BH_STANDARD_ENDPOINTS);
 }
 
 /* --- halts ----------------------------------------------------------------------------- */
@@ -216,7 +158,7 @@ static void get_descriptor(const struct bh_standard *s, struct bh_transfer *t)
 	if (type == BH_DESCRIPTOR_DEVICE && index == 0)
 		bh_answer(t, d->device, d->device[0]);
 	else if (type == BH_DESCRIPTOR_CONFIGURATION && index < d->configuration_count)
-		bh_answer(t, d->configurations[index], total_length(d->configurations[index]));
+		bh_answer(t, d->configurations[index], bh_configuration_length(d->configurations[index]));
 	else if (type == BH_DESCRIPTOR_STRING)
 		get_string(s, index, t);
 	else
@@ -226,7 +168,7 @@ static void get_descriptor(const struct bh_standard *s, struct bh_transfer *t)
 /* The active configuration's attributes (9.6.3): self-powered, remote wakeup; the first one's where none is. */
 static uint8_t attributes(const struct bh_standard *s)
 {
-	const uint8_t *p = find_configuration(s, s->configuration);
+	const uint8_t *p = active_configuration(s);
 
 	return p ? p[7] : s->description->configurations[0][7];
 }
@@ -252,10 +194,11 @@ static void interface_request(const struct bh_standard *s, struct bh_transfer *t
 {
 	uint16_t interface = bh_get_le16(t->setup.wIndex);
 
-	if (interface >= BH_STANDARD_INTERFACES || !has_alternate(s, (uint8_t)interface, s->alternates[interface]))
+	if (interface >= BH_SETTINGS_INTERFACES ||
+	    !bh_settings_has(&s->settings, (uint8_t)interface, s->settings.alternates[interface]))
 		bh_refuse(t);
 	else if (bh_request_of(t) == GET_INTERFACE)
-		bh_answer(t, &s->alternates[interface], 1);
+		bh_answer(t, &s->settings.alternates[interface], 1);
 	else
 		bh_answer(t, (const uint8_t[]){0, 0}, 2);
 }
@@ -302,7 +245,7 @@ void bh_standard_control(struct bh_standard *s, struct bh_transfer *t)
 		get_descriptor(s, t);
 		return;
 	case GET_CONFIGURATION:
-		bh_answer(t, &s->configuration, 1);
+		bh_answer(t, &s->settings.configuration, 1);
 		return;
 	case GET_STATUS_DEVICE:
 		get_device_status(s, t);
@@ -334,8 +277,8 @@ static void changed(struct bh_standard *s, int interface)
 
 static void clear_halts(struct bh_standard *s, uint8_t interface)
 {
-	for (unsigned i = 0; i < s->endpoint_count; i++) {
-		const struct bh_endpoint_info *e = &s->endpoints[i];
+	for (unsigned i = 0; i < s->settings.endpoint_count; i++) {
+		const struct bh_endpoint_info *e = &s->settings.endpoints[i];
 
 		if (e->interface == interface)
 			s->halts[(e->address & BH_ENDPOINT_IN) != 0] &= (uint16_t) ~(1u << (e->address & 15));
@@ -345,11 +288,10 @@ static void clear_halts(struct bh_standard *s, uint8_t interface)
 static void configure(struct bh_standard *s, uint8_t value)
 {
 	changed(s, -1);
-	memset(s->alternates, 0, sizeof(s->alternates));
 	memset(s->halts, 0, sizeof(s->halts));
-	s->configuration = value;
+	bh_settings_configure(&s->settings, value);
 	s->wakeup_enabled = s->wakeup_enabled && attributes(s) & REMOTE_WAKEUP;
-	collect_endpoints(s);
+	endpoints_changed(s);
 	changed(s, -1);
 }
 
@@ -365,7 +307,7 @@ void bh_standard_set_configuration(struct bh_device *d, uint8_t value, struct bh
 {
 	struct bh_standard *s = of_device(d);
 
-	if (value && !find_configuration(s, value)) {
+	if (value && !bh_settings_find(&s->settings, value)) {
 		bh_refuse(t);
 		return;
 	}
@@ -375,26 +317,21 @@ void bh_standard_set_configuration(struct bh_device *d, uint8_t value, struct bh
 
 bool bh_standard_refuses(const struct bh_device *d, const struct bh_setup *setup)
 {
-	const struct bh_standard *s = bh_container_of(d, struct bh_standard, device);
-	uint16_t value = bh_get_le16(setup->wValue), index = bh_get_le16(setup->wIndex);
-
-	if (setup->bmRequestType == 0x00) /* SET_CONFIGURATION; 0 is "none" */
-		return value && !find_configuration(s, (uint8_t)value);
-	return index >= BH_STANDARD_INTERFACES || !has_alternate(s, (uint8_t)index, (uint8_t)value);
+	return bh_settings_refuse(&bh_container_of(d, struct bh_standard, device)->settings, setup);
 }
 
 void bh_standard_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
 {
 	struct bh_standard *s = of_device(d);
 
-	if (interface >= BH_STANDARD_INTERFACES || !has_alternate(s, interface, alternate)) {
+	if (!bh_settings_has(&s->settings, interface, alternate)) {
 		bh_refuse(t);
 		return;
 	}
 	changed(s, interface);
 	clear_halts(s, interface);
-	s->alternates[interface] = alternate;
-	collect_endpoints(s);
+	bh_settings_set_interface(&s->settings, interface, alternate);
+	endpoints_changed(s);
 	clear_halts(s, interface);
 	changed(s, interface);
 	bh_acknowledge(t);
@@ -432,6 +369,7 @@ void bh_standard_init(struct bh_standard *s, const struct bh_device_ops *device_
 		check_configuration(description->configurations[i]);
 	s->ops = ops;
 	s->description = description;
+	bh_settings_init(&s->settings, description->configurations, description->configuration_count);
 	s->device.ops = device_ops;
 	s->device.speed = speed;
 	s->device.control_max_packet = description->device[7];

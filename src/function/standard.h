@@ -12,13 +12,7 @@
 #define FUNCTION_STANDARD_H
 
 #include <usb/device.h>
-
-#define BH_STANDARD_INTERFACES 4u
-#define BH_STANDARD_ENDPOINTS  8u
-
-/* bDescriptorType (table 9-5) */
-enum { BH_DESCRIPTOR_DEVICE = 1, BH_DESCRIPTOR_CONFIGURATION, BH_DESCRIPTOR_STRING, BH_DESCRIPTOR_INTERFACE,
-       BH_DESCRIPTOR_ENDPOINT, BH_DESCRIPTOR_QUALIFIER, BH_DESCRIPTOR_OTHER_SPEED };
+#include <usb/settings.h>
 
 /* For writing descriptors down. */
 #define BH_LE16(v) (uint8_t)((v) & 0xff), (uint8_t)((v) >> 8 & 0xff)
@@ -71,13 +65,10 @@ struct bh_standard {
 	const struct bh_description *description;
 
 	/* state */
-	uint8_t configuration; /* its bConfigurationValue; 0: none */
-	uint8_t alternates[BH_STANDARD_INTERFACES];
+	struct bh_settings settings;
 	bool wakeup_enabled; /* DEVICE_REMOTE_WAKEUP */
 	bool suspended;
 	uint16_t halts[2]; /* [in], a bit for each endpoint number */
-	struct bh_endpoint_info endpoints[BH_STANDARD_ENDPOINTS]; /* of the active settings */
-	unsigned endpoint_count;
 };
 
 /*

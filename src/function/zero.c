@@ -401,7 +401,7 @@ enum { FILL_BUFFER = BH_REQUEST(0x40, 0x5b), RETURN_BUFFER = BH_REQUEST(0xc0, 0x
 /* Those of Intel's test devices, which the gadget and usbtest know. */
 static void vendor_request(struct zero *z, struct bh_transfer *t)
 {
-	if (z->standard.configuration != SOURCE_SINK || bh_get_le16(t->setup.wValue) ||
+	if (z->standard.settings.configuration != SOURCE_SINK || bh_get_le16(t->setup.wValue) ||
 	    bh_get_le16(t->setup.wIndex) || bh_get_le16(t->setup.wLength) > BUFFER_SIZE || t->length > BUFFER_SIZE) {
 		bh_refuse(t);
 	} else if (bh_request_of(t) == RETURN_BUFFER) {
@@ -456,7 +456,7 @@ static void act(struct zero *z, struct bh_transfer *t)
 		control(z, t);
 	else if (!e)
 		bh_refuse(t);
-	else if (z->standard.configuration == LOOPBACK)
+	else if (z->standard.settings.configuration == LOOPBACK)
 		loop(z, t);
 	else
 		move_packets(z, t, e->max_packet, packets_of(t, e->max_packet));
@@ -484,7 +484,7 @@ static void zero_submit(struct bh_device *d, struct bh_transfer *t)
 static void cancel_delayed(struct zero *z, struct bh_transfer *t)
 {
 	const struct bh_endpoint_info *e = endpoint_of(z, t);
-	bool moves = e && z->standard.configuration == SOURCE_SINK && bh_delay_first(&z->delay, t->endpoint) == t;
+	bool moves = e && z->standard.settings.configuration == SOURCE_SINK && bh_delay_first(&z->delay, t->endpoint) == t;
 	uint32_t packets = moves ? bh_delay_share(&z->delay, t, packets_of(t, e->max_packet)) : 0;
 
 	bh_delay_release(&z->delay, t);
@@ -532,7 +532,7 @@ static void zero_changed(struct bh_standard *s, int interface)
 	struct zero *z = of_standard(s);
 
 	(void)interface;
-	s->device.finishes = s->configuration != LOOPBACK;
+	s->device.finishes = s->settings.configuration != LOOPBACK;
 	z->first = z->count = 0;
 	end_everything(z);
 }

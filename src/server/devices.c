@@ -181,7 +181,7 @@ static int hid_input(struct bh_device *d, const char *text, char *error)
 
 static const struct bh_option_key serial_keys[] = {
 	{.key = "pty", .value = "on|LINK", .help = "a pseudo-terminal; LINK: a symbolic link to it, made and removed"},
-	{.key = "tcp", .value = "HOST:PORT", .help = "connects to it, again and again"},
+	{.key = "tcp", .value = "HOST:PORT|unix:PATH", .help = "connects to it, again and again"},
 	{.key = "tcp-listen", .value = "ADDRESS:PORT", .help = "an address here, or localhost: serves one after another; port 0: any"},
 	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
 	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},

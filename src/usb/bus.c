@@ -132,7 +132,7 @@ static void set_connected(struct bh_port *p, bool connected)
 /* Is there something in the port that shows, where there is power? */
 static bool present(const struct bh_port *p)
 {
-	return p->attached && !p->attached->gone && !p->attached->away;
+	return p->attached && !p->attached->gone && !p->attached->absent && !p->attached->away;
 }
 
 static void port_power(struct bh_port *p, bool on);
@@ -191,13 +191,37 @@ static void port_suspend(struct bh_port *p, bool suspended)
 
 /* --- what devices tell --------------------------------------------------------------- */
 
+static bool too_fast(const struct bh_device *d)
+{
+	return d->speed > BH_SPEED_FULL;
+}
+
+static int device_attached(struct bh_device *d)
+{
+	struct bh_attached *a = d->bus_data;
+
+	if (!a->absent)
+		return 0;
+	if (too_fast(d))
+		return -ENOTSUP;
+	a->absent = a->away = a->failed = false;
+	a->address = 0;
+	bh_device_reset(d);
+	if (a->port->powered)
+		set_connected(a->port, true);
+	return 0;
+}
+
 static void device_detached(struct bh_device *d)
 {
 	struct bh_attached *a = d->bus_data;
 
-	if (a->gone)
+	if (a->gone || (a->absent && d->sticky))
 		return;
-	a->gone = true;
+	if (d->sticky)
+		a->absent = true;
+	else
+		a->gone = true;
 	bh_endpoints_reset(a, -1);
 	bh_control_reset(a);
 	set_connected(a->port, false);
@@ -252,6 +276,7 @@ static const struct bh_device *hub_port_device(const struct bh_device *d, unsign
 }
 
 static const struct bh_device_upcalls device_upcalls = {
+	.attached = device_attached,
 	.detached = device_detached,
 	.wakeup = device_wakeup,
 	.port_power = hub_port_power,
@@ -267,7 +292,7 @@ static int check_fit(const struct bh_port *p, const struct bh_device *d)
 {
 	if (p->attached)
 		return -EBUSY;
-	if (d->speed > BH_SPEED_FULL)
+	if (!d->sticky && too_fast(d))
 		return -ENOTSUP;
 	if (d->hub && hubs_above(p) == BH_BUS_MAX_HUBS)
 		return -E2BIG;
@@ -312,6 +337,9 @@ int bh_port_attach(struct bh_port *p, struct bh_device *d)
 	d->bus_data = a;
 	p->attached = a;
 	bh_list_append(&p->bus->devices, &a->link);
+	a->absent = d->sticky;
+	if (a->absent)
+		return 0;
 	bh_device_reset(d);
 	if (p->powered)
 		set_connected(p, true);
@@ -372,7 +400,7 @@ void bh_bus_port_suspend(struct bh_bus *b, unsigned port, bool suspended)
 void bh_bus_power_on(struct bh_bus *b)
 {
 	bh_list_each(a, &b->devices, struct bh_attached, link)
-		if (!a->gone)
+		if (!a->gone && !a->absent)
 			bh_device_power_on(a->device);
 }
 
@@ -443,6 +471,8 @@ static uint64_t attached_deadline(const struct bh_attached *a)
 {
 	if (a->gone)
 		return 0;
+	if (a->absent)
+		return UINT64_MAX;
 	return a->failed ? a->failed_since + FAILED_US + (a->away ? AWAY_US : 0) : UINT64_MAX;
 }
 

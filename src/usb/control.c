@@ -22,13 +22,9 @@
 
 #define REQUEST(type, request) ((type) << 8 | (request))
 enum {
-	CLEAR_ENDPOINT_FEATURE = REQUEST(0x02, 1),
 	SET_ADDRESS = REQUEST(0x00, 5),
 	SET_ENDPOINT_FEATURE = REQUEST(0x02, 3),
-	SET_CONFIGURATION = REQUEST(0x00, 9),
-	SET_INTERFACE = REQUEST(0x01, 11),
 };
-#define ENDPOINT_HALT 0
 
 static unsigned request_of(const struct bh_control *c)
 {
@@ -104,31 +100,22 @@ static void transfer_done(struct bh_transfer *t, enum bh_status status)
 
 static void run_device_operation(struct bh_attached *a, struct bh_transfer *t)
 {
-	uint16_t value = bh_get_le16(t->setup.wValue), index = bh_get_le16(t->setup.wIndex);
-
-	switch (request_of(&a->control)) {
-	case SET_CONFIGURATION:
-		if (value > 0xff || bh_device_refuses(a->device, &t->setup))
-			break;
+	switch (bh_device_operation(a->device, &t->setup)) {
+	case BH_OPERATION_SUBMIT:
+		break;
+	case BH_OPERATION_SET_CONFIGURATION:
 		a->configuring = true;
 		bh_endpoints_reset(a, -1);
-		bh_device_set_configuration(a->device, (uint8_t)value, t);
-		return;
-	case SET_INTERFACE:
-		if (value > 0xff || index > 0xff || bh_device_refuses(a->device, &t->setup))
-			break;
+		break;
+	case BH_OPERATION_SET_INTERFACE:
 		a->configuring = true;
-		bh_endpoints_reset(a, index);
-		bh_device_set_interface(a->device, (uint8_t)index, (uint8_t)value, t);
-		return;
-	case CLEAR_ENDPOINT_FEATURE:
-		if (value != ENDPOINT_HALT || !named_endpoint(a, &a->control))
-			break;
+		bh_endpoints_reset(a, bh_get_le16(t->setup.wIndex));
+		break;
+	case BH_OPERATION_CLEAR_HALT:
 		bh_endpoint_reset(endpoint_in_use(a, &a->control));
-		bh_device_clear_halt(a->device, (uint8_t)index, t);
-		return;
+		break;
 	}
-	bh_device_submit(a->device, t);
+	bh_device_request(a->device, t);
 }
 
 static void start(struct bh_attached *a)

@@ -2,6 +2,7 @@
 #include <usb/device.h>
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include <base/util.h>
@@ -50,6 +51,52 @@ const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uin
 	return d->ops->endpoint(d, address);
 }
 
+#define REQUEST(type, request) ((type) << 8 | (request))
+enum {
+	CLEAR_ENDPOINT_FEATURE = REQUEST(0x02, 1),
+	SET_CONFIGURATION = REQUEST(0x00, 9),
+	SET_INTERFACE = REQUEST(0x01, 11),
+};
+#define ENDPOINT_HALT 0
+
+enum bh_operation bh_device_operation(const struct bh_device *d, const struct bh_setup *setup)
+{
+	uint16_t value = bh_get_le16(setup->wValue), index = bh_get_le16(setup->wIndex);
+
+	switch (REQUEST(setup->bmRequestType, setup->bRequest)) {
+	case SET_CONFIGURATION:
+		return value > 0xff || bh_device_refuses(d, setup) ? BH_OPERATION_SUBMIT : BH_OPERATION_SET_CONFIGURATION;
+	case SET_INTERFACE:
+		return value > 0xff || index > 0xff || bh_device_refuses(d, setup) ? BH_OPERATION_SUBMIT
+		                                                                   : BH_OPERATION_SET_INTERFACE;
+	case CLEAR_ENDPOINT_FEATURE:
+		return value == ENDPOINT_HALT && (index & 15) && !(index & ~0x8fu) && bh_device_endpoint(d, (uint8_t)index)
+		               ? BH_OPERATION_CLEAR_HALT
+		               : BH_OPERATION_SUBMIT;
+	}
+	return BH_OPERATION_SUBMIT;
+}
+
+void bh_device_request(struct bh_device *d, struct bh_transfer *t)
+{
+	uint8_t value = t->setup.wValue.b[0], index = t->setup.wIndex.b[0];
+
+	switch (bh_device_operation(d, &t->setup)) {
+	case BH_OPERATION_SUBMIT:
+		bh_device_submit(d, t);
+		break;
+	case BH_OPERATION_SET_CONFIGURATION:
+		bh_device_set_configuration(d, value, t);
+		break;
+	case BH_OPERATION_SET_INTERFACE:
+		bh_device_set_interface(d, index, value, t);
+		break;
+	case BH_OPERATION_CLEAR_HALT:
+		bh_device_clear_halt(d, index, t);
+		break;
+	}
+}
+
 void bh_device_suspend(struct bh_device *d, bool suspended)
 {
 	if (d->ops->suspend)
@@ -66,6 +113,11 @@ void bh_device_destroy(struct bh_device *d)
 {
 	if (d)
 		d->ops->destroy(d);
+}
+
+int bh_device_attach(struct bh_device *d)
+{
+	return d->upcalls ? d->upcalls->attached(d) : -ENOTCONN;
 }
 
 void bh_device_detach(struct bh_device *d)

@@ -96,8 +96,8 @@ static bool endpoint_refresh(struct bh_endpoint *ep, const struct bh_token *toke
 	ep->info = *info;
 	bh_destination_init(&ep->destination, &a->bus->engine, &carrier, bh_token_destination(token), in,
 	                    info->max_packet);
-	ep->destination.single = info->type == BH_INTERRUPT;
-	ep->destination.finishes = a->device->finishes;
+	ep->destination.finishes = a->device->finishes || info->finishes;
+	ep->destination.single = info->type == BH_INTERRUPT || (a->device->cancel_loses && !ep->destination.finishes);
 	ep->destination.verification = a->device->verification;
 	ep->current = true;
 	ep->answered = false;

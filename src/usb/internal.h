@@ -66,6 +66,7 @@ struct bh_attached {
 	bool live;   /* carries packets: its port and all above it are enabled, none is suspended */
 	bool asleep; /* it was told so */
 	bool gone;   /* detached by itself; removed at the next tick */
+	bool absent; /* a sticky device that is not there now */
 	bool failed; /* FAILURE: answers nothing until its port is reset */
 	uint64_t failed_since; /* microseconds */
 	bool configuring;      /* its endpoints are about to be others: a device operation runs */

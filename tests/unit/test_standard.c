@@ -68,7 +68,7 @@ static void function_changed(struct bh_standard *s, int interface)
 	f->changes++;
 	f->changed = interface;
 	f->configurations_seen[0] = f->configurations_seen[1];
-	f->configurations_seen[1] = s->configuration;
+	f->configurations_seen[1] = s->settings.configuration;
 }
 
 static void function_halted(struct bh_standard *s, uint8_t endpoint, bool halted)
@@ -504,7 +504,7 @@ static void test_any_setup_is_answered(void **state)
 		request(d, s[0], s[1] & 15, (uint16_t)(s[2] | s[3] << 8), (uint16_t)(s[4] | s[5] << 8), data,
 		        (uint16_t)(s[6] | s[7] << 8), &n);
 		assert_true(n <= (uint16_t)(s[6] | s[7] << 8));
-		assert_true(f.standard.endpoint_count <= BH_STANDARD_ENDPOINTS);
+		assert_true(f.standard.settings.endpoint_count <= BH_SETTINGS_ENDPOINTS);
 	}
 }
 

@@ -36,7 +36,7 @@ struct bh_serial_config {
 	/* A pseudo-terminal of our own, in raw mode; the other side is there while somebody has it open. */
 	bool pty;
 	const char *link; /* with pty: made a symbolic link to it, and removed at the end; NULL: none */
-	/* HOST:PORT, or [IPV6]:PORT: connects, and again after a while when that fails or ends. */
+	/* HOST:PORT, [IPV6]:PORT or unix:PATH: connects, and again after a while when that fails or ends. */
 	const char *tcp;
 	/* ADDRESS:PORT of this machine, or localhost: listens there (port 0: any), serves one connection after the other. */
 	const char *tcp_listen;

@@ -2,9 +2,9 @@
  * The device seam: what a USB device has to do for the bus, and what it may tell
  * the bus. It is the patent's interface to the destination, a black box that takes data
  * and a request and tells success or failure ([0052], [0067]). Whoever implements struct
- * bh_device_ops is a device: so far an emulated disk (function/) and a simulated host
- * interface (host/). It may as well be a real device, or a layer that holds another device
- * and converts what passes ([0100]).
+ * bh_device_ops is a device: an emulated one (function/), or a real one, of this host or of
+ * another machine (host/). It may as well be a layer that holds another device and converts
+ * what passes ([0100]).
  *
  * Everything runs on one thread, the controller's: every operation is called on
  * it, and every upcall has to be made on it. No operation may block. What takes
@@ -50,6 +50,11 @@ struct bh_endpoint_info {
 	uint16_t max_packet; /* bytes; 1 to 1024 */
 	uint8_t interval;    /* bInterval */
 	uint8_t interface;   /* bInterfaceNumber it belongs to */
+	/*
+	 * Its transfers end by themselves, without anything more from the guest: as
+	 * bh_device.finishes, for this endpoint alone.
+	 */
+	bool finishes;
 };
 
 /*
@@ -182,6 +187,7 @@ struct bh_hub_ops {
 
 /* What the bus learns from a device; set when it is plugged in, NULL while in no port. */
 struct bh_device_upcalls {
+	int (*attached)(struct bh_device *d);  /* sticky ones only: it shows */
 	void (*detached)(struct bh_device *d); /* gone by itself; may be called inside submit */
 	void (*wakeup)(struct bh_device *d);   /* remote wakeup while suspended */
 
@@ -204,6 +210,18 @@ struct bh_device {
 	 * the guest waits for its first packet. May change with the configuration.
 	 */
 	bool finishes;
+	/*
+	 * A transfer that is cancelled may have moved more than it says: the way to the device
+	 * drops the count. Then only what finishes is sent in batches, for a batch that lingers
+	 * would have to be cancelled; the rest goes packet by packet.
+	 */
+	bool cancel_loses;
+	/*
+	 * Comes and goes: it stays in its port while it is away. Nothing shows before the first
+	 * bh_device_attach(), nor between a bh_device_detach() and the next; meanwhile, too, only
+	 * cancel and destroy are called. May be cleared, but not set, while it is in a port.
+	 */
+	bool sticky;
 	/* How what is sent to it is verified; may be set by whoever attaches it. */
 	struct bh_verification verification;
 	/* Of a hub: 1 to BH_HUB_MAX_PORTS ports. NULL: it is none. */
@@ -224,6 +242,17 @@ void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alt
 void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
 bool bh_device_refuses(const struct bh_device *d, const struct bh_setup *setup);
 const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address);
+/*
+ * Which operation carries out a control request: SET_CONFIGURATION, SET_INTERFACE and
+ * CLEAR_FEATURE(ENDPOINT_HALT) have one of their own, unless they ask for what the device
+ * refuses, or name an endpoint there is not. Those, and everything else, go by submit.
+ */
+enum bh_operation { BH_OPERATION_SUBMIT, BH_OPERATION_SET_CONFIGURATION, BH_OPERATION_SET_INTERFACE, BH_OPERATION_CLEAR_HALT };
+enum bh_operation bh_device_operation(const struct bh_device *d, const struct bh_setup *setup);
+
+/* Has a control transfer carried out by that operation. */
+void bh_device_request(struct bh_device *d, struct bh_transfer *t);
+
 void bh_device_suspend(struct bh_device *d, bool suspended);
 void bh_device_power_on(struct bh_device *d);
 void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
@@ -231,14 +260,19 @@ void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
 /*
  * Upcalls. A device that is in no port may make them; nothing happens.
  *
+ * attach: a sticky device is there, in its default state; speed and control_max_packet are set
+ * anew before it. From outside of any operation only. 0; -ENOTSUP: it is faster than the port,
+ * and does not show; -ENOTCONN: it is in no port. Twice: nothing happens.
+ *
  * detach: the device is gone by itself; also inside submit, and twice. The bus cancels its
- * transfers in here, and the device ends each as ever; it destroys the device at a later
- * bh_bus_tick(), or when it is removed.
+ * transfers in here, and the device ends each as ever. A sticky device stays in its port; any
+ * other is destroyed at a later bh_bus_tick(), or when it is removed.
  *
  * wakeup: remote wakeup; without effect where nothing is suspended. Whether the guest has
  * allowed it (DEVICE_REMOTE_WAKEUP) is the device's to know. That the guest resumed the port
  * comes later, as suspend(false).
  */
+int bh_device_attach(struct bh_device *d);
 void bh_device_detach(struct bh_device *d);
 void bh_device_wakeup(struct bh_device *d);
 
