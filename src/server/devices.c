@@ -241,48 +241,52 @@ static int hub_create(uv_loop_t *loop, const struct bh_options *o, struct bh_dev
 
 /* --- the table ------------------------------------------------------------------------- */
 
-static const struct bh_device_kind kinds[] = {
-	{
-		.name = "disk",
-		.help = "a USB disk (mass storage, bulk-only) over a file",
-		.keys = disk_keys,
-		.create = disk_create,
-		.close = bh_disk_close,
-		.statistics = disk_statistics,
-	},
-	{
-		.name = "zero",
-		.help = "a test device for usbtest, as Linux's gadget zero",
-		.keys = zero_keys,
-		.create = zero_create,
-		.statistics = zero_statistics,
-	},
-	{
-		.name = "hid",
-		.help = "a keyboard, mouse or tablet, fed by text: by input on the control channel, or a file",
-		.keys = hid_keys,
-		.create = hid_create,
-		.close = bh_hid_close,
-		.statistics = hid_statistics,
-		.input = hid_input,
-	},
-	{
-		.name = "serial",
-		.help = "a serial line (CDC-ACM); say one of pty, tcp, tcp-listen and file",
-		.keys = serial_keys,
-		.create = serial_create,
-		.close = bh_serial_close,
-		.statistics = serial_statistics,
-		.other_side = bh_serial_name,
-	},
-	{
-		.name = "hub",
-		.help = "a USB hub; others are plugged into it with port=1.1, port=1.2 and so on",
-		.keys = hub_keys,
-		.create = hub_create,
-		.hub = true,
-	},
+static const struct bh_device_kind disk = {
+	.name = "disk",
+	.help = "a USB disk (mass storage, bulk-only) over a file",
+	.keys = disk_keys,
+	.create = disk_create,
+	.close = bh_disk_close,
+	.statistics = disk_statistics,
 };
+
+static const struct bh_device_kind zero = {
+	.name = "zero",
+	.help = "a test device for usbtest, as Linux's gadget zero",
+	.keys = zero_keys,
+	.create = zero_create,
+	.statistics = zero_statistics,
+};
+
+static const struct bh_device_kind hid = {
+	.name = "hid",
+	.help = "a keyboard, mouse or tablet, fed by text: by input on the control channel, or a file",
+	.keys = hid_keys,
+	.create = hid_create,
+	.close = bh_hid_close,
+	.statistics = hid_statistics,
+	.input = hid_input,
+};
+
+static const struct bh_device_kind serial = {
+	.name = "serial",
+	.help = "a serial line (CDC-ACM); say one of pty, tcp, tcp-listen and file",
+	.keys = serial_keys,
+	.create = serial_create,
+	.close = bh_serial_close,
+	.statistics = serial_statistics,
+	.other_side = bh_serial_name,
+};
+
+static const struct bh_device_kind hub = {
+	.name = "hub",
+	.help = "a USB hub; others are plugged into it with port=1.1, port=1.2 and so on",
+	.keys = hub_keys,
+	.create = hub_create,
+	.hub = true,
+};
+
+static const struct bh_device_kind *const kinds[] = {&disk, &zero, &hid, &serial, &hub};
 
 /* --- what every device has ------------------------------------------------------------- */
 
@@ -335,8 +339,8 @@ int bh_device_verification(const struct bh_options *o, struct bh_verification *r
 const struct bh_device_kind *bh_device_kind(const char *name)
 {
 	for (size_t i = 0; i < BH_COUNT(kinds); i++)
-		if (!strcmp(kinds[i].name, name))
-			return &kinds[i];
+		if (!strcmp(kinds[i]->name, name))
+			return kinds[i];
 	return NULL;
 }
 
@@ -344,8 +348,8 @@ void bh_device_help(FILE *to)
 {
 	fprintf(to, "Devices: --device KIND[,KEY=VALUE...]   (a comma in a value is written ',,')\n");
 	for (size_t i = 0; i < BH_COUNT(kinds); i++) {
-		fprintf(to, "  %s: %s\n", kinds[i].name, kinds[i].help);
-		bh_options_help(to, kinds[i].keys);
+		fprintf(to, "  %s: %s\n", kinds[i]->name, kinds[i]->help);
+		bh_options_help(to, kinds[i]->keys);
 	}
 	fprintf(to, "  every device:\n");
 	bh_options_help(to, common_keys);
