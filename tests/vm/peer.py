@@ -40,9 +40,10 @@ XHCI = ["-device", "nec-usb-xhci,id=usb3"]
 
 @dataclasses.dataclass
 class Gadget:
-    """A device that the peer's kernel plays. `udc` is its controller; for usbip-vudc, that is VUDC."""
+    """A device that the peer's kernel plays. `udc` is its controller, dummy_hcd's if it is not VUDC."""
 
     kind: str
+    identity: str
     serial: str
     udc: str = ""
     image: str = ""
@@ -50,17 +51,18 @@ class Gadget:
 
 def mass_storage(image=None, megabytes=16, **options):
     """A disk, MASS_STORAGE: a copy of `image`, in the peer's memory, or one that is all zeroes."""
-    return Gadget("mass_storage", image=str(image or f"{megabytes}M"), **{"serial": "peer-disk", **options})
+    return Gadget(image=str(image or f"{megabytes}M"),
+                  **{"kind": "mass_storage", "identity": MASS_STORAGE, "serial": "peer-disk", **options})
 
 
 def acm(**options):
     """A serial port, ACM. The other end is the peer's /dev/ttyGS0."""
-    return Gadget("acm", **{"serial": "peer-serial", **options})
+    return Gadget(**{"kind": "acm", "identity": ACM, "serial": "peer-serial", **options})
 
 
 def zero(**options):
     """Linux's gadget zero, ZERO: configuration 3 is source and sink, 2 is loopback."""
-    return Gadget("zero", **{"serial": "peer-zero", **options})
+    return Gadget(**{"kind": "zero", "identity": ZERO, "serial": "peer-zero", **options})
 
 
 class Failed(lab.LabError):
@@ -165,7 +167,7 @@ class Peer:
 
     @staticmethod
     def _gadget_script(number, gadget):
-        words = [f"gadget_{gadget.kind}", f"g{number}", gadget.serial]
+        words = [f"gadget_{gadget.kind}", f"g{number}", gadget.identity, gadget.serial]
         lines = []
         if gadget.kind == "mass_storage":
             words.append(f"/tmp/g{number}.img")
@@ -239,6 +241,11 @@ class Peer:
 
     def runs(self, name):
         return self.attempt(f"kill -0 $(cat /tmp/{name}.pid)")[0] == 0
+
+    def wait_end(self, name, seconds=20):
+        """Until this program is no more."""
+        self.run(f"n=0; while kill -0 $(cat /tmp/{name}.pid) 2>/dev/null; do\n"
+                 f"sleep 0.05; n=$((n + 1)); [ $n -lt {seconds * 20} ] || exit 1; done", seconds * 2)
 
     # Its devices
 

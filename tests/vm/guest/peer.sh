@@ -49,12 +49,12 @@ peer_serve() {
     done
 }
 
-# begin_gadget NAME PRODUCT SERIAL - where the rest of it is to be made
+# begin_gadget NAME VENDOR:PRODUCT SERIAL - goes where the rest of it is to be made
 begin_gadget() {
     modprobe libcomposite
     mkdir "/sys/kernel/config/usb_gadget/$1" && cd "/sys/kernel/config/usb_gadget/$1" || return 1
-    echo 0x0525 >idVendor
-    echo "$2" >idProduct
+    echo "0x${2%:*}" >idVendor
+    echo "0x${2#*:}" >idProduct
     mkdir strings/0x409
     echo "$3" >strings/0x409/serialnumber
     echo Bulkhead >strings/0x409/manufacturer
@@ -67,21 +67,21 @@ add_function() {
     mkdir -p "functions/$2" "configs/$3" && ln -s "functions/$2" "configs/$3/"
 }
 
-# NAME SERIAL IMAGE
+# NAME VENDOR:PRODUCT SERIAL IMAGE
 gadget_mass_storage() {
-    begin_gadget "$1" 0xa4a5 "$2" && add_function usb_f_mass_storage mass_storage.0 c.1 || return 1
+    begin_gadget "$1" "$2" "$3" && add_function usb_f_mass_storage mass_storage.0 c.1 || return 1
     echo 1 >functions/mass_storage.0/lun.0/removable
-    echo "$3" >functions/mass_storage.0/lun.0/file
+    echo "$4" >functions/mass_storage.0/lun.0/file
 }
 
-# NAME SERIAL - what is written to its /dev/ttyACM0 comes out of the peer's /dev/ttyGS0
+# NAME VENDOR:PRODUCT SERIAL - what is written to its /dev/ttyACM0 comes out of the peer's /dev/ttyGS0
 gadget_acm() {
-    begin_gadget "$1" 0xa4a7 "$2" && add_function usb_f_acm acm.0 c.1
+    begin_gadget "$1" "$2" "$3" && add_function usb_f_acm acm.0 c.1
 }
 
-# NAME SERIAL - gadget zero: configuration 3 is source and sink, 2 is loopback
+# NAME VENDOR:PRODUCT SERIAL - gadget zero: configuration 3 is source and sink, 2 is loopback
 gadget_zero() {
-    begin_gadget "$1" 0xa4a0 "$2" && add_function usb_f_ss_lb SourceSink.0 c.3 && add_function usb_f_ss_lb Loopback.0 c.2
+    begin_gadget "$1" "$2" "$3" && add_function usb_f_ss_lb SourceSink.0 c.3 && add_function usb_f_ss_lb Loopback.0 c.2
 }
 
 # busid VENDOR:PRODUCT [SECONDS] - the first such device, once it is there and configured
