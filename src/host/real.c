@@ -13,22 +13,43 @@
 /* What a device may take for all of its descriptors. Of a wire's worth of them it needs milliseconds. */
 #define ANSWER_MS 5000u
 
+/* For people; then one a second. */
+#define LINES_AT_ONCE 16u
+
 static struct bh_real *of_device(const struct bh_device *d)
 {
 	return (struct bh_real *)bh_container_of(d, struct bh_real, device);
 }
 
-void bh_real_say(const struct bh_real *r, const char *format, ...)
+/* May one more line be said? */
+static bool may_say(struct bh_real *r)
 {
-	char text[256], line[sizeof(text) + sizeof(r->name) + 2];
+	uint64_t now = uv_now(r->timer->loop), seconds = (now - r->said_ms) / 1000;
+
+	r->said -= (unsigned)BH_MIN(seconds, r->said);
+	r->said_ms += seconds * 1000;
+	if (r->said == LINES_AT_ONCE) {
+		r->unsaid++;
+		return false;
+	}
+	r->said++;
+	return true;
+}
+
+void bh_real_say(struct bh_real *r, const char *format, ...)
+{
+	char text[256], left_out[48] = "", line[sizeof(text) + sizeof(r->name) + sizeof(left_out) + 2];
 	va_list args;
 
-	if (!r->log.line)
+	if (!r->log.line || !may_say(r))
 		return;
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
-	snprintf(line, sizeof(line), "%s: %s", r->name, text);
+	if (r->unsaid)
+		snprintf(left_out, sizeof(left_out), "(%llu lines left out) ", (unsigned long long)r->unsaid);
+	r->unsaid = 0;
+	snprintf(line, sizeof(line), "%s: %s%s", r->name, left_out, text);
 	r->log.line(r->log.data, line);
 }
 

@@ -44,6 +44,9 @@ struct bh_real {
 	struct bh_probe probe; /* what it said of itself, when SHOWN */
 	struct bh_settings settings;
 	uint64_t arrivals; /* how often it was shown */
+	unsigned said;     /* lines for people, of those that may still be said at once; */
+	uint64_t said_ms;  /* when it was last made less, in the loop's time */
+	uint64_t unsaid;   /* and those that were too many since */
 };
 
 /*
@@ -77,7 +80,10 @@ void bh_real_departed(struct bh_real *r, const char *why);
 const struct bh_endpoint_info *bh_real_endpoint(const struct bh_device *d, uint8_t address);
 bool bh_real_refuses(const struct bh_device *d, const struct bh_setup *setup);
 
-/* A line for people, "NAME: TEXT". */
-void bh_real_say(const struct bh_real *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/*
+ * A line for people, "NAME: TEXT". One a second, and a few at once: whoever is on the other side
+ * can bring them about. Those left out are counted, and the next line begins with how many.
+ */
+void bh_real_say(struct bh_real *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

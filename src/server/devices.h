@@ -30,6 +30,9 @@ struct bh_device_kind {
 	bool hub; /* others may be plugged into it */
 };
 
+/* Those that are files of their own (kinds/). */
+extern const struct bh_device_kind bh_kind_usbredir;
+
 /* NULL: no such kind. */
 const struct bh_device_kind *bh_device_kind(const char *name);
 void bh_device_help(FILE *to);

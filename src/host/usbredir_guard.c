@@ -1,0 +1,96 @@
+/*
+ * Where a message begins, and whether it may be as long as it says. libusbredirparser
+ * allocates what a header asks for, up to 128 MiB, before a byte of it has come; so headers
+ * are looked at here first. Its length is that of everything behind the header (usbredirproto.h).
+ */
+#include "usbredir_private.h"
+
+#include <string.h>
+
+/* Text of a filter that a peer may send, for information. */
+#define FILTER_BYTES 8192u
+
+/* Words of capabilities behind the version; today there is one. */
+#define CAPABILITY_WORDS 16u
+
+static uint32_t word(const uint8_t *p)
+{
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* The most such a message may have; -1: the side that has the device sends no such thing to us. */
+static int64_t most(uint32_t type)
+{
+	switch (type) {
+	case usb_redir_hello:
+		return sizeof(struct usb_redir_hello_header) + CAPABILITY_WORDS * sizeof(uint32_t);
+	case usb_redir_device_connect:
+		return sizeof(struct usb_redir_device_connect_header);
+	case usb_redir_device_disconnect:
+		return 0;
+	case usb_redir_interface_info:
+		return sizeof(struct usb_redir_interface_info_header);
+	case usb_redir_ep_info:
+		return sizeof(struct usb_redir_ep_info_header);
+	case usb_redir_configuration_status:
+		return sizeof(struct usb_redir_configuration_status_header);
+	case usb_redir_alt_setting_status:
+		return sizeof(struct usb_redir_alt_setting_status_header);
+	case usb_redir_iso_stream_status:
+		return sizeof(struct usb_redir_iso_stream_status_header);
+	case usb_redir_interrupt_receiving_status:
+		return sizeof(struct usb_redir_interrupt_receiving_status_header);
+	case usb_redir_filter_filter:
+		return FILTER_BYTES;
+	case usb_redir_control_packet:
+		return sizeof(struct usb_redir_control_packet_header) + UINT16_MAX;
+	case usb_redir_bulk_packet:
+		return sizeof(struct usb_redir_bulk_packet_header) + BH_REDIR_PIECE;
+	case usb_redir_iso_packet:
+		return sizeof(struct usb_redir_iso_packet_header) + UINT16_MAX;
+	case usb_redir_interrupt_packet:
+		return sizeof(struct usb_redir_interrupt_packet_header) + UINT16_MAX;
+	}
+	return -1;
+}
+
+static const char *check(struct bh_redir_guard *g)
+{
+	uint32_t type = word(g->header), length = word(g->header + 4);
+	int64_t limit = most(type);
+
+	if (g->begun == (type == usb_redir_hello))
+		return g->begun ? "a second hello came" : "no hello came: is that a usbredir server?";
+	if (limit < 0)
+		return "a message came that makes no sense here";
+	if (length > limit)
+		return "a message came that is longer than it can be";
+	g->begun = true;
+	g->body = length;
+	return NULL;
+}
+
+const char *bh_redir_guard_pass(struct bh_redir_guard *g, unsigned header_size, const uint8_t *bytes, size_t count)
+{
+	while (count) {
+		size_t part = g->body ? g->body : header_size - g->have;
+		const char *why;
+
+		part = BH_MIN(part, count);
+		if (g->body) {
+			g->body -= (uint32_t)part;
+		} else {
+			memcpy(g->header + g->have, bytes, part);
+			g->have += (unsigned)part;
+		}
+		bytes += part;
+		count -= part;
+		if (g->have < header_size)
+			continue;
+		g->have = 0;
+		why = check(g);
+		if (why)
+			return why;
+	}
+	return NULL;
+}
