@@ -178,6 +178,22 @@ static void a_way_that_loses_what_was_moved_carries_packet_by_packet(void **stat
 		}
 }
 
+/* 256 KiB at full speed take longer than any batch lingers: that is no reason to cancel it. */
+static void what_the_wire_needs_is_no_lingering(void **state)
+{
+	(void)state;
+	device.device.us_per_kib = 400000; /* a quarter of a KiB: 100 ms */
+	arrive();
+	device.hold = true;
+	only_queue(BH_PID_OUT, 1, 4, 0);
+	frames(2);
+	frames(140);
+	assert_int_equal(device.cancels, 0);
+	frames(20);
+	assert_int_equal(device.cancels, 1);
+	assert_int_equal(engine()->cancels[BH_CANCEL_LINGER], 1);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -190,6 +206,7 @@ int main(void)
 		TEST(too_fast_for_the_port_does_not_show),
 		TEST(in_no_port_nothing_happens),
 		TEST(no_longer_sticky_goes_for_good),
+		TEST(what_the_wire_needs_is_no_lingering),
 		TEST(a_way_that_loses_what_was_moved_carries_packet_by_packet),
 	};
 
