@@ -19,6 +19,7 @@ cut it between QEMU and himself (see tests/net.py). This machine's own 127.0.0.1
 import base64
 import contextlib
 import dataclasses
+import json
 import re
 import socket
 import time
@@ -36,6 +37,16 @@ USBREDIRECT = f"{lab.TOP}/tools/qemu --usbredirect"
 UHCI = ["-device", "piix3-usb-uhci,id=usb1"]
 EHCI = ["-device", "usb-ehci,id=usb2"]
 XHCI = ["-device", "nec-usb-xhci,id=usb3"]
+QEMU_DISK = "46f4:0001"
+
+
+def qemu_disk(name, image, bus, **options):
+    """A disk of QEMU's, QEMU_DISK, with this serial number, on a bus such as "usb1.0": what Peer() and plug() take.
+
+    Say port="4" if it is to come back to the same place.
+    """
+    return {"driver": "usb-storage", "id": name, "serial": name, "bus": bus, "drive": f"{name}-image",
+            "image": str(image), **options}
 
 
 @dataclasses.dataclass
@@ -77,6 +88,8 @@ class Failed(lab.LabError):
 class Peer:
     """A running peer. `speed` is that of all gadgets on dummy_hcd, "full" or "high".
 
+    `devices` are arguments for QEMU, and devices as plug() takes them. With `udev`, programs there
+    hear of what is plugged and unplugged.
     `forward` names the TCP ports that can be reached from outside. `within` is put in front of the
     command line of QEMU: it may run in a network namespace, and listen at another `address`.
     """
@@ -123,7 +136,7 @@ class Peer:
         script = f". /peer.sh; peer_boot '{lab.TOP}' || exit 1; peer_serve"
         initrd.write_bytes(lab.make_initrd(script, kernel=self.kernel_name))
         command = [*self.within, *lab.qemu_command(self.memory, monitor_fd.fileno()),
-                   *self._hardware(agent_fd.fileno()), *self.devices,
+                   *self._hardware(agent_fd.fileno()), *self._devices(),
                    *lab.kernel_args(self.kernel_name, initrd)]
         self.process = lab._start(command, stdout=self.log_file, stderr=self.log_file,
                                   pass_fds=[monitor_fd.fileno(), agent_fd.fileno()])
@@ -150,12 +163,31 @@ class Peer:
                 "-device", "virtserialport,chardev=agent,name=agent",
                 "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="]
 
+    def _devices(self):
+        for device in self.devices:
+            if isinstance(device, dict):
+                yield from ["-blockdev", json.dumps(self._image(device))] if "image" in device else []
+                # Not as JSON: devices that are given so come after all others.
+                words = self._without_image(device)
+                yield from ["-device", ",".join([words.pop("driver"), *(f"{key}={value}" for key, value in words.items())])]
+            else:
+                yield device
+
+    @staticmethod
+    def _image(device):
+        """As a node of its own, for it to outlive the device."""
+        return {"driver": "file", "node-name": device["drive"], "filename": device["image"]}
+
+    @staticmethod
+    def _without_image(device):
+        return {key: value for key, value in device.items() if key != "image"}
+
     def _set_up(self):
         speeds = {"full": "is_super_speed=0 is_high_speed=0", "high": "is_super_speed=0 is_high_speed=1"}
         dummies = [gadget for gadget in self.gadgets if not gadget.udc]
         for number, gadget in enumerate(dummies):
             gadget.udc = f"dummy_udc.{number}"
-        script = ["modprobe -a usbip_host cdc_acm usbtest usbserial ftdi_sio xhci_pci || exit 1"]
+        script = ["modprobe -a usbip_host usbhid hid_generic evdev cdc_acm usbtest usbserial ftdi_sio xhci_pci || exit 1"]
         if dummies:
             script.append(f"modprobe dummy_hcd num={len(dummies)} {speeds[self.speed]} || exit 1")
         if any(gadget.udc == VUDC for gadget in self.gadgets):
@@ -236,6 +268,10 @@ class Peer:
         """All that this program has printed so far."""
         return self.run(f"cat /tmp/{name}.log")
 
+    def wait_said(self, name, pattern, seconds=20):
+        """Until this program has printed something that fits the pattern of grep."""
+        self._until(f"grep -q -e '{pattern}' /tmp/{name}.log", name, seconds)
+
     def kill(self, name, signal="KILL"):
         self.run(f"kill -{signal} $(cat /tmp/{name}.pid)")
 
@@ -244,14 +280,30 @@ class Peer:
 
     def wait_end(self, name, seconds=20):
         """Until this program is no more."""
-        self.run(f"n=0; while kill -0 $(cat /tmp/{name}.pid) 2>/dev/null; do\n"
-                 f"sleep 0.05; n=$((n + 1)); [ $n -lt {seconds * 20} ] || exit 1; done", seconds * 2)
+        self._until(f"! kill -0 $(cat /tmp/{name}.pid) 2>/dev/null", name, seconds)
+
+    def _until(self, condition, name, seconds):
+        status, _ = self.attempt(f"until {condition}; do sleep 0.05; done", seconds)
+        if status:
+            raise lab.LabError(f"{name}: not within {seconds} s: {condition}; it said:\n{self.said(name)}")
 
     # Its devices
 
-    def busid(self, identity, seconds=20):
-        """Where the first device VENDOR:PRODUCT is, such as "1-1", once it is there."""
-        return self.kernel(f"busid {identity} {seconds}", seconds + 10).strip()
+    def busid(self, identity, serial="", seconds=20):
+        """Where the first device VENDOR:PRODUCT, or the one of this serial number, is: "1-1", once it is there."""
+        return self.kernel(f"busid {identity} {seconds} {serial}", seconds + 10).strip()
+
+    def attribute(self, busid, name):
+        """What sysfs says of a device, such as "speed"."""
+        return self.run(f"cat /sys/bus/usb/devices/{busid}/{name}").strip()
+
+    def unplug(self, device):
+        """One of QEMU's, a dictionary as plug() takes it. The peer may take a moment to notice."""
+        self.machine.monitor("device_del", id=device["id"])
+
+    def plug(self, device):
+        """One that was there from the start, again."""
+        self.machine.monitor("device_add", **self._without_image(device))
 
     def unplug_gadget(self, number=0):
         self.kernel(f"echo >/sys/kernel/config/usb_gadget/g{number}/UDC")

@@ -51,6 +51,20 @@ def there(content):
             yield p
 
 
+@pytest.fixture(scope="module")
+def hardware(content):
+    """A peer with QEMU's devices, at either speed."""
+    with lab.scratch("peer-disk-") as directory:
+        devices = [*peer.UHCI, *peer.EHCI, "-chardev", "null,id=null", "-audiodev", "none,id=silence"]
+        for name, bus in ("slow", "usb1.0"), ("fast", "usb2.0"):
+            (directory / name).write_bytes(content)
+            devices.append(peer.qemu_disk(name, directory / name, bus, port="1"))
+        devices += ["-device", "usb-serial,bus=usb1.0,chardev=null,always-plugged=on", "-device", "usb-kbd,bus=usb2.0",
+                    "-device", "usb-audio,bus=usb1.0,audiodev=silence"]
+        with peer.Peer(devices=devices, udev=True) as p:
+            yield p
+
+
 class RedirectedDevice:
     """For run_guest: QEMU's own UHCI, and on it what a usbredir server has."""
 
@@ -173,3 +187,31 @@ def test_qemu_reads_a_disk_through_usbredirect(there, digest):
     assert run.values["size"] == str(MEGABYTES * 2048)
     assert run.values["sum"] == digest
     there.wait_end("usbredirect")
+
+
+@pytest.mark.parametrize("serial, speed", [("slow", "12"), ("fast", "480")])
+def test_reads_a_disk_of_qemu(hardware, serial, speed, digest):
+    busid = hardware.busid(peer.QEMU_DISK, serial)
+    assert hardware.attribute(busid, "speed") == speed
+    assert sum_of(hardware, busid) == digest
+
+
+@pytest.mark.parametrize("identity, driver", [("0403:6001", "ftdi_sio"), ("0627:0001", "usbhid"), ("46f4:0002", None)])
+def test_has_other_devices_of_qemu(hardware, identity, driver):
+    interface = f"/sys/bus/usb/devices/{hardware.busid(identity)}:1.0"
+    there = hardware.run(f"cd {interface}; ! test -e driver || basename $(readlink driver)").strip()
+    assert there == (driver or "")
+
+
+def test_programs_hear_of_a_plug(hardware):
+    """As libusb does, from udev."""
+    busid = hardware.busid(peer.QEMU_DISK, "fast")
+    hardware.start("monitor", "stdbuf -oL udevadm monitor --udev --subsystem-match=usb/usb_device")
+    hardware.wait_said("monitor", "UDEV - the event which udev sends out")
+    disk = next(device for device in hardware.devices if isinstance(device, dict) and device["id"] == "fast")
+    hardware.unplug(disk)
+    hardware.wait_said("monitor", f" remove .*/{busid} ")
+    hardware.plug(disk)
+    hardware.wait_said("monitor", f" add .*/{busid} ")
+    assert hardware.busid(peer.QEMU_DISK, "fast") == busid
+    hardware.kill("monitor")

@@ -22,10 +22,11 @@ peer_boot() {
     route add default gw 10.0.2.2
 }
 
-# inside COMMAND... - runs it with the host's files as its root, and an environment of its own
+# inside COMMAND... - runs it with the host's files as its root, and an environment of its own, in which
+# udev works as it does where it is at home
 inside() {
     chroot /host /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-        HOME=/tmp LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 "$@"
+        HOME=/tmp LC_ALL=C.UTF-8 SYSTEMD_IGNORE_CHROOT=1 PYTHONDONTWRITEBYTECODE=1 "$@"
 }
 
 # peer_serve - does what the host says on the port "agent", to the end. A request is a line "WHERE SECONDS SCRIPT", the
@@ -84,19 +85,20 @@ gadget_zero() {
     begin_gadget "$1" "$2" "$3" && add_function usb_f_ss_lb SourceSink.0 c.3 && add_function usb_f_ss_lb Loopback.0 c.2
 }
 
-# busid VENDOR:PRODUCT [SECONDS] - the first such device, once it is there and configured
+# busid VENDOR:PRODUCT SECONDS [SERIAL] - the first such device, once it is there and configured
 busid() {
-    tries=$((${2:-20} * 20))
+    tries=$(($2 * 20))
     while :; do
         for device in /sys/bus/usb/devices/*; do
             if [ "$(cat "$device/idVendor" 2>/dev/null):$(cat "$device/idProduct" 2>/dev/null)" = "$1" ] &&
+                { [ -z "${3-}" ] || [ "$(cat "$device/serial" 2>/dev/null)" = "$3" ]; } &&
                 [ -n "$(cat "$device/bConfigurationValue")" ]; then
                 echo "${device##*/}"
                 return
             fi
         done
         tries=$((tries - 1))
-        [ $tries -gt 0 ] || { echo "no $1 among: $(cat /sys/bus/usb/devices/*/product | tr '\n' ' ')"; return 1; }
+        [ $tries -gt 0 ] || { echo "no $1 ${3-} among: $(cat /sys/bus/usb/devices/*/product | tr '\n' ' ')"; return 1; }
         usleep 50000
     done
 }
