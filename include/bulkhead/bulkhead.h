@@ -58,6 +58,8 @@ extern "C" {
 #include <uhci/uhci.h>
 #include <usb/bus.h>
 #include <usb/device.h>
+#include <usb/probe.h>
+#include <usb/settings.h>
 #include <vfio_user/vfio_user.h>
 
 #ifdef __cplusplus

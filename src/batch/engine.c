@@ -116,7 +116,8 @@ static bool can_linger(const struct bh_destination *d)
 /* What moves earns patience, but not for ever: the guest waits for the first packet. */
 static uint64_t lingers_until(const struct bh_destination *d)
 {
-	uint64_t linger = d->engine->config.linger_us;
+	uint64_t wire = (uint64_t)(d->batch.length - d->batch.skip) * d->us_per_kib / 1024;
+	uint64_t linger = d->engine->config.linger_us + wire;
 
 	return BH_MIN(d->waiting_since + linger, d->issued_at + 2 * linger);
 }

@@ -69,9 +69,10 @@ void bh_real_finish(struct bh_real *r);
 void bh_real_arrived(struct bh_real *r, enum bh_speed speed);
 
 /*
- * The way has ended. Every transfer still owned is cancelled in here, by the device's cancel,
- * which has to end it at once: nothing else will. why: "the connection was lost", for the
- * log; NULL: nothing is said. AWAY: nothing happens.
+ * The way has ended. Transfers still owned are cancelled in here, by the device's cancel, which
+ * has to end them at once: nothing else will. Those that had been cancelled before are not
+ * cancelled again: the way ends them itself, before or after. why: "the connection was lost",
+ * for the log; NULL: nothing is said. AWAY: nothing happens.
  */
 void bh_real_departed(struct bh_real *r, const char *why);
 

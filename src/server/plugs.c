@@ -2,7 +2,8 @@
  * Plugging devices in and pulling them out. A device may go in three ways: it is pulled, the
  * hub it hangs from is, or it detaches by itself; each time the bus destroys it. So that each
  * time it is closed as its kind has to be, and its going is noticed, one operation is put in
- * the way: destroy.
+ * the way: destroy. And so that it is noticed when one comes or goes that keeps its place, so
+ * are two of the bus's upcalls.
  */
 #include "plugs.h"
 
@@ -32,6 +33,9 @@ struct plug {
 	struct bh_device *device;
 	const struct bh_device_ops *device_ops; /* its own; */
 	struct bh_device_ops ops;               /* and what it has now: the same, but for destroy */
+	const struct bh_device_upcalls *bus_upcalls; /* the bus's; */
+	struct bh_device_upcalls upcalls;            /* and what the device has now: the same, but for attached, detached */
+	bool there;                             /* a sticky one */
 	struct bh_removal *removal;             /* by which it goes; NULL: nobody asked for it */
 };
 
@@ -216,6 +220,37 @@ static int check_files(const struct plug *g, char *error)
 	return 0;
 }
 
+static struct plug *plug_of(const struct bh_device *d)
+{
+	return bh_container_of(d->upcalls, struct plug, upcalls);
+}
+
+static void plug_shows(struct plug *g, bool there)
+{
+	if (g->there == there)
+		return;
+	g->there = there;
+	g->plugs->ops->shows(g->plugs->context, g->place, g->kind->name, there);
+}
+
+static int plug_attached(struct bh_device *d)
+{
+	struct plug *g = plug_of(d);
+	int r = g->bus_upcalls->attached(d);
+
+	if (r == 0)
+		plug_shows(g, true);
+	return r;
+}
+
+static void plug_detached(struct bh_device *d)
+{
+	struct plug *g = plug_of(d);
+
+	g->bus_upcalls->detached(d);
+	plug_shows(g, false);
+}
+
 static void explain_attach(const struct plug *g, int r, char *error)
 {
 	if (r == -E2BIG)
@@ -247,6 +282,11 @@ static int attach(struct plug *g, struct bh_port *port, char *error)
 	g->ops = *d->ops;
 	g->ops.destroy = plug_destroy;
 	d->ops = &g->ops;
+	g->bus_upcalls = d->upcalls;
+	g->upcalls = *d->upcalls;
+	g->upcalls.attached = plug_attached;
+	g->upcalls.detached = plug_detached;
+	d->upcalls = &g->upcalls;
 	return 0;
 }
 

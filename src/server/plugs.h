@@ -20,7 +20,9 @@ struct bh_plugs;
 
 /* What happens without being asked for. May not add or remove. */
 struct bh_plugs_ops {
-	/* A device went by itself. */
+	/* A device that comes and goes has come, or gone; it keeps its place. */
+	void (*shows)(void *context, const char *place, const char *kind, bool there);
+	/* A device went by itself, for good. */
 	void (*gone)(void *context, const char *place, const char *kind);
 	/* What it had accepted may be lost; error: a negative errno. */
 	void (*failed)(void *context, const char *place, const char *kind, int error);

@@ -320,6 +320,14 @@ static void client_connects(uv_poll_t *p, int status, int events)
 
 /* --- beginning ------------------------------------------------------------------------------ */
 
+static void device_shows(void *context, const char *place, const char *kind, bool there)
+{
+	struct server *s = context;
+
+	bh_channel_event(&s->channel, there ? "device-arrived" : "device-departed",
+	                 json_pack("{s:s, s:s}", "port", place, "kind", kind));
+}
+
 static void device_gone(void *context, const char *place, const char *kind)
 {
 	struct server *s = context;
@@ -339,6 +347,7 @@ static void device_failed(void *context, const char *place, const char *kind, in
 }
 
 static const struct bh_plugs_ops plugs_ops = {
+	.shows = device_shows,
 	.gone = device_gone,
 	.failed = device_failed,
 };

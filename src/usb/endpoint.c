@@ -98,6 +98,7 @@ static bool endpoint_refresh(struct bh_endpoint *ep, const struct bh_token *toke
 	                    info->max_packet);
 	ep->destination.finishes = a->device->finishes || info->finishes;
 	ep->destination.single = info->type == BH_INTERRUPT || (a->device->cancel_loses && !ep->destination.finishes);
+	ep->destination.us_per_kib = a->device->us_per_kib;
 	ep->destination.verification = a->device->verification;
 	ep->current = true;
 	ep->answered = false;

@@ -61,6 +61,7 @@ static int create(uv_loop_t *loop, const struct bh_options *o, struct bh_device 
 	(void)error;
 	fake_device_init(&l->fake, BH_SPEED_FULL);
 	snprintf(l->name, sizeof(l->name), "%.7s", bh_options_get(o, "name"));
+	l->fake.device.sticky = !strcmp(o->kind, "sticky");
 	if (!strcmp(o->kind, "hub")) {
 		l->fake.device.hub = &hub_ops;
 		l->fake.device.hub_ports = 4;
@@ -90,6 +91,7 @@ static void end(unsigned i, int error)
 
 static const struct bh_device_kind kinds[] = {
 	{.name = "fake", .create = create, .close = closes},
+	{.name = "sticky", .create = create, .close = closes},
 	{.name = "hub", .create = create, .close = closes, .hub = true},
 };
 
@@ -119,6 +121,13 @@ int bh_device_verification(const struct bh_options *o, struct bh_verification *r
 
 /* --- around them -------------------------------------------------------------------------------- */
 
+static void shows(void *context, const char *place, const char *kind, bool there)
+{
+	(void)context;
+	assert_string_equal(kind, "sticky");
+	tell(there ? "arrived" : "departed", place);
+}
+
 static void gone(void *context, const char *place, const char *kind)
 {
 	(void)context;
@@ -134,7 +143,7 @@ static void failed(void *context, const char *place, const char *kind, int error
 	tell("failed", place);
 }
 
-static const struct bh_plugs_ops plugs_ops = {.gone = gone, .failed = failed};
+static const struct bh_plugs_ops plugs_ops = {.shows = shows, .gone = gone, .failed = failed};
 
 static void bus_connected(struct bh_bus *b, unsigned port, bool connected)
 {
@@ -259,6 +268,36 @@ static void a_failure_after_it_went_by_itself_is_told(void **state)
 	assert_told("failed 2");
 }
 
+/* It keeps its place, and comes back into it. */
+static void what_comes_and_goes_is_told_and_stays_plugged_in(void **state)
+{
+	struct bh_removal r = {.done = removed};
+	char error[BH_ERROR_SIZE];
+	struct bh_device *d;
+
+	(void)state;
+	add("sticky,name=a,port=2");
+	d = &last[0]->fake.device;
+	bh_device_detach(d); /* it was not there */
+	assert_told("");
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(bh_device_attach(d), 0);
+		assert_int_equal(bh_device_attach(d), 0);
+		assert_told("arrived 2");
+		bh_device_detach(d);
+		bh_bus_tick(&bus, 1000);
+		assert_told("departed 2");
+		assert_int_equal(plugs.count, 1);
+	}
+	d->speed = BH_SPEED_HIGH;
+	assert_int_equal(bh_device_attach(d), -ENOTSUP);
+	assert_told("");
+	assert_int_equal(bh_plugs_remove(&plugs, "2", &r, error), 0);
+	assert_told("close a");
+	end(0, 0);
+	assert_told("removed well");
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -269,6 +308,7 @@ int main(void)
 		TEST(a_removal_ends_with_the_last_that_is_closed),
 		TEST(nobody_at_the_other_end_is_no_failure),
 		TEST(a_failure_after_it_went_by_itself_is_told),
+		TEST(what_comes_and_goes_is_told_and_stays_plugged_in),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -56,6 +56,13 @@ def prepare():
             raise LabError(f"{' '.join(tool)} failed: see the line above")
 
 
+def prepare_peer():
+    """The same for what a peer needs besides (see peer.py)."""
+    if subprocess.run([TOP / "tools" / "qemu", "--usbredirect", "--help"], stdin=subprocess.DEVNULL,
+                      stdout=subprocess.DEVNULL).returncode:
+        raise LabError("tools/qemu --usbredirect failed: see the line above")
+
+
 @contextlib.contextmanager
 def scratch(prefix="lab-"):
     """A directory of our own for disk images, under build/, for /tmp may be small."""
@@ -386,6 +393,15 @@ class GuestMemory:
         raise LabError("QEMU has no memory that we know of")
 
 
+def qemu_command(memory, monitor, reboots=False):
+    """A machine of so many megabytes, with nothing in it; QMP is at the descriptor `monitor`."""
+    ram = f"memory-backend-memfd,id=ram,size={memory}M,share=on"
+    return [TOP / "tools" / "qemu", "-accel", "tcg", "-m", str(memory), "-object", ram,
+            "-machine", "pc,memory-backend=ram", "-nodefaults", "-no-user-config",
+            *([] if reboots else ["-no-reboot"]), "-display", "none", "-serial", "stdio",
+            "-chardev", f"socket,id=monitor,fd={monitor}", "-qmp", "chardev:monitor"]
+
+
 def run_vm(args, servers, name="vm", timeout=60, memory=512, on_line=None, on_tick=None, on_start=None,
            answers=None, reboots=False, firmware_log=None):
     """Runs QEMU to its end. `servers` are one disk or server, or several, each a controller.
@@ -396,12 +412,8 @@ def run_vm(args, servers, name="vm", timeout=60, memory=512, on_line=None, on_ti
     `firmware_log` is a file for what the firmware says on its debug port.
     """
     servers = servers if isinstance(servers, (list, tuple)) else [servers]
-    ram = f"memory-backend-memfd,id=ram,size={memory}M,share=on"
     monitor, theirs = socket.socketpair()
-    command = [TOP / "tools" / "qemu", "-accel", "tcg", "-m", str(memory), "-object", ram,
-               "-machine", "pc,memory-backend=ram", "-nodefaults", "-no-user-config",
-               *([] if reboots else ["-no-reboot"]), "-display", "none", "-serial", "stdio",
-               "-chardev", f"socket,id=monitor,fd={theirs.fileno()}", "-qmp", "chardev:monitor"]
+    command = qemu_command(memory, theirs.fileno(), reboots)
     if firmware_log:
         command += ["-debugcon", f"file:{firmware_log}", "-global", "isa-debugcon.iobase=0x402"]
     for server in servers:
@@ -502,18 +514,20 @@ def make_initrd(script, files=(), kernel="bookworm"):
     return (guest_directory(kernel) / "initramfs").read_bytes() + archive
 
 
+def kernel_args(kernel, initrd, options=""):
+    return ["-kernel", guest_directory(kernel) / "vmlinux", "-initrd", initrd, "-append",
+            f"console=ttyS0 quiet panic=-1 {options}"]
+
+
 def run_guest(script, servers, kernel_options="", name="linux", files=(), kernel="bookworm", **options):
     """Boots the Linux guest, which runs `script` and powers off. Any failed step is an error.
 
     `kernel` is the release of Debian whose kernel it is: bookworm (6.1) or trixie (6.12).
     """
-    guest = guest_directory(kernel)
     with scratch("initrd-") as directory:
         initrd = directory / "initrd"
         initrd.write_bytes(make_initrd(script, files, kernel))
-        args = ["-kernel", guest / "vmlinuz", "-initrd", initrd, "-append",
-                f"console=ttyS0 quiet panic=-1 {kernel_options}"]
-        run = run_vm(args, servers, name=name, **options)
+        run = run_vm(kernel_args(kernel, initrd, kernel_options), servers, name=name, **options)
     if run.status != 0:
         raise LabError(f"QEMU ended with status {run.status}\n" + tail(run.log))
     if run.values.get("exit") != "0":

@@ -64,8 +64,10 @@ echo 360000 >/proc/sys/vm/dirty_writeback_centisecs # 0 means at once
 wait_for /dev/sda || exit 1
 rmmod uhci_hcd
 modprobe usbmon || exit 1
+# Read before all else: usbmon keeps a few dozen reports, and what is not read in time is lost.
 dd if=/sys/kernel/debug/usb/usbmon/0u of=/tmp/urbs bs=4k status=none &
 reader=$!
+renice -n -20 -p $reader
 until grep -q 'nreaders 1' /sys/kernel/debug/usb/usbmon/0s; do usleep 20000; done
 dmesg -c >/dev/null
 modprobe uhci_hcd

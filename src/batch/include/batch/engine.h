@@ -81,7 +81,8 @@ struct bh_engine_config {
 	 */
 	uint64_t max_bytes;
 	uint32_t retry_checks;          /* records verified at a retry, besides the head; 0: the head alone */
-	uint32_t linger_us;             /* longest wait of a batch of several packets without progress */
+	/* Longest wait of a batch of several packets without progress, beyond what its wire needs (us_per_kib). */
+	uint32_t linger_us;
 	uint32_t withdrawn_frames;      /* not offered for so many frames, at least 1: withdrawn */
 	/*
 	 * How far ahead of its frame an isochronous packet may be gathered, at most 512; with
@@ -199,6 +200,7 @@ struct bh_destination {
 	bool in;
 	bool single;   /* never more than one packet a transfer (interrupt endpoints) */
 	bool finishes; /* its transfers end by themselves: no linger */
+	uint32_t us_per_kib; /* what its wire needs to move a batch, which is no lingering; 0: nothing to speak of */
 	uint32_t max_packet;
 	struct bh_verification verification;
 
@@ -261,7 +263,7 @@ bool bh_engine_can_trace(const struct bh_engine *e);
 /*
  * For a new destination, or one that was finished. key is what the source writes into
  * bh_descriptor.destination. Engine and carrier outlive it, and it stays where it is.
- * max_packet: 1 to 2048 bytes (asserted). single, finishes and verification, all zero
+ * max_packet: 1 to 2048 bytes (asserted). single, finishes, us_per_kib and verification, all zero
  * here, may be set after it and before the first offer. Allocates nothing.
  */
 void bh_destination_init(struct bh_destination *d, struct bh_engine *e, const struct bh_carrier_ops *carrier,

@@ -211,6 +211,11 @@ struct bh_device {
 	 */
 	bool finishes;
 	/*
+	 * Microseconds in which its wire moves 1024 bytes of bulk data, for one that tells no
+	 * progress: so long a batch may take before it counts as lingering. 0: no time to speak of.
+	 */
+	uint32_t us_per_kib;
+	/*
 	 * A transfer that is cancelled may have moved more than it says: the way to the device
 	 * drops the count. Then only what finishes is sent in batches, for a batch that lingers
 	 * would have to be cancelled; the rest goes packet by packet.
