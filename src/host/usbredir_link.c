@@ -257,7 +257,8 @@ void bh_redir_link_sent(struct bh_redir *u, int begin)
 {
 	if (usbredirparser_has_data_to_write(u->link.parser) == begin)
 		break_for(u, "the connection was dropped", ENOMEM);
-	write_out(u);
+	if (begin == 0)
+		write_out(u); /* else the socket is full, and the poll tells when it is not; then what waits has its turn */
 }
 
 /* --- the connection ---------------------------------------------------------------------------------- */
@@ -276,7 +277,7 @@ static void ready(uv_poll_t *p, int status, int events)
 	}
 	if (!l->broken && events & UV_READABLE)
 		read_in(u);
-	if (!l->broken && events & UV_WRITABLE) {
+	if (!l->broken && usbredirparser_has_data_to_write(l->parser)) { /* the parser may have answered, too */
 		write_out(u);
 		bh_redir_pump(u);
 	}

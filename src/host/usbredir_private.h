@@ -229,7 +229,7 @@ struct bh_redir {
 	struct bh_list sent;
 	unsigned sent_count;
 	uint32_t last_id;
-	uint8_t alternates[BH_SETTINGS_INTERFACES]; /* what was asked of the device, whatever the guest thinks */
+	uint8_t alternates[BH_SETTINGS_INTERFACES]; /* those of the device over there, whatever the guest thinks */
 	struct bh_redir_stream *streams[32];        /* OUT 0 to 15, IN 0 to 15; NULL: not used yet */
 };
 

@@ -81,7 +81,8 @@ static void send_alternate(struct bh_redir *u, uint32_t id, uint8_t interface, u
 {
 	struct usb_redir_set_alt_setting_header h = {.interface = interface, .alt = alternate};
 
-	u->alternates[interface % BH_SETTINGS_INTERFACES] = alternate;
+	if (alternate)
+		u->alternates[interface % BH_SETTINGS_INTERFACES] = alternate; /* perhaps; 0 is believed when it is answered */
 	bh_redir_send(u, set_alt_setting, id, &h);
 }
 
@@ -158,8 +159,11 @@ void bh_redir_configuration_status(void *priv, uint64_t id, struct usb_redir_con
 
 	if (!r)
 		return;
-	if (set && r->transfer && h->status == usb_redir_success && h->configuration == r->value)
-		bh_settings_configure(&u->real.settings, r->value);
+	if (set && h->status == usb_redir_success && h->configuration == r->value) {
+		memset(u->alternates, 0, sizeof(u->alternates));
+		if (r->transfer)
+			bh_settings_configure(&u->real.settings, r->value);
+	}
 	end(u, r, set, h->status, h->configuration);
 }
 
@@ -171,7 +175,10 @@ void bh_redir_alternate_status(void *priv, uint64_t id, struct usb_redir_alt_set
 
 	if (!r)
 		return;
-	if (set && r->transfer && h->status == usb_redir_success && h->alt == r->value)
-		bh_settings_set_interface(&u->real.settings, r->endpoint, r->value);
+	if (set && h->status == usb_redir_success && h->alt == r->value) {
+		u->alternates[r->endpoint % BH_SETTINGS_INTERFACES] = r->value;
+		if (r->transfer)
+			bh_settings_set_interface(&u->real.settings, r->endpoint, r->value);
+	}
 	end(u, r, set, h->status, h->alt);
 }
