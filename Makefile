@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 PYTHON := /usr/bin/python3
 
 .DEFAULT_GOAL := build
-.PHONY: build asan lab demo test test-long bench bench-registers bench-turnaround bench-engine fuzz install clean distclean help
+.PHONY: build asan lab demo test test-long bench bench-registers bench-turnaround bench-engine bench-passthrough fuzz install clean distclean help
 
 build:             ## compile Bulkhead (installs the packages it needs)
 	@tools/setup build
@@ -29,13 +29,16 @@ test: asan lab     ## run every test
 test-long: asan lab ## run every test, with more data and more repetitions
 	@$(PYTHON) tests/run --long
 
-bench: bench-turnaround bench-registers demo bench-engine ## run every benchmark
+bench: bench-turnaround bench-registers demo bench-passthrough bench-engine ## run every benchmark
 
 bench-turnaround: build ## what batching is worth over a bus with 2 ms of turnaround, in virtual time
 	@build/bulkhead bench turnaround --json build/turnaround.json --plot build/turnaround.svg
 
 bench-engine: build ## measure what a packet costs in the engine and the controller
 	@build/bulkhead bench engine --json build/engine.json
+
+bench-passthrough: build lab ## compare QEMU's USB pass-through with Bulkhead's, on one device
+	@$(PYTHON) bench/passthrough.py
 
 bench-registers: build lab ## measure what the guest's register accesses cost
 	@$(PYTHON) bench/registers.py

@@ -229,36 +229,20 @@ static void open_found(struct bh_usb *u, const struct bh_usb_found *f)
 	open_it(u);
 }
 
-static bool is_ignored(const struct bh_usb *u, const struct bh_usb_found *f)
+/* A search has ended. */
+static void searched(struct bh_usb *u)
 {
-	return u->ignored && f->address == u->found.address && !strcmp(f->name, u->found.name);
-}
+	const struct bh_usb_search *s = &u->sought;
 
-static void search(struct bh_usb *u)
-{
-	struct bh_usb_found *all = NULL, first;
-	size_t count = 0, fit = 0;
-	bool blocked = false;
-
-	bh_usb_find_all(&all, &count);
-	for (size_t i = 0; i < count; i++) {
-		if (!bh_usb_fits(&all[i], &u->select))
-			continue;
-		if (is_ignored(u, &all[i]))
-			blocked = true;
-		else if (!fit++)
-			first = all[i];
-	}
-	free(all);
-	u->ignored = blocked;
-	if (!fit) {
+	u->ignored = s->ignored;
+	if (!s->fit || u->destroyed) {
 		look_again(u);
 		return;
 	}
-	if (fit > 1 && !u->said_many)
-		bh_real_say(&u->real, "%zu devices fit; the first is taken: %s", fit, first.name);
+	if (s->fit > 1 && !u->said_many)
+		bh_real_say(&u->real, "%zu devices fit; the first is taken: %s", s->fit, s->first.name);
 	u->said_many = true;
-	open_found(u, &first);
+	open_found(u, &s->first);
 }
 
 /* What a passed descriptor stood for does not come back. */
@@ -326,18 +310,8 @@ static const struct bh_real_ops real_ops = {.refused = refused};
 static bool is_gone(const struct bh_usb *u)
 {
 	struct pollfd p = {.fd = u->handle.fd, .events = 0};
-	struct bh_usb_found *all = NULL;
-	size_t count = 0;
-	bool there = false;
 
-	if (poll(&p, 1, 0) == 1 && p.revents & POLLHUP)
-		return true;
-	if (u->passed || bh_usb_find_all(&all, &count))
-		return false;
-	for (size_t i = 0; i < count; i++)
-		there |= all[i].address == u->found.address && !strcmp(all[i].name, u->found.name);
-	free(all);
-	return !there;
+	return (poll(&p, 1, 0) == 1 && p.revents & POLLHUP) || (!u->passed && !bh_usb_is_there(&u->found));
 }
 
 static void look(uv_timer_t *timer)
@@ -346,8 +320,8 @@ static void look(uv_timer_t *timer)
 
 	switch (u->state) {
 	case BH_USB_SEARCHING:
-		if (!u->passed)
-			search(u);
+		if (!u->passed && bh_list_empty(&u->jobs))
+			add_job(u, (struct bh_usb_job){.what = BH_USB_SEARCH});
 		break;
 	case BH_USB_TAKEN:
 		if (bh_list_empty(&u->jobs) && is_gone(u))
@@ -386,6 +360,9 @@ static void job_done(struct bh_usb_job *j)
 
 	free(j);
 	switch (was.what) {
+	case BH_USB_SEARCH:
+		searched(u);
+		return;
 	case BH_USB_OPEN:
 		opened(u, was.result);
 		return;
@@ -748,8 +725,8 @@ void bh_usb_close(struct bh_device *d, void (*closed)(void *data, int error), vo
 	u->closed = closed;
 	u->closed_data = data;
 	depart(u, NULL);
-	if (u->state == BH_USB_SEARCHING)
-		finish(u);
+	if (u->state == BH_USB_SEARCHING && bh_list_empty(&u->jobs))
+		finish(u); /* else when the search has ended */
 }
 
 static void copy_selector(struct bh_usb *u, const struct bh_usb_selector *s)

@@ -205,6 +205,13 @@ int bh_usb_find_all(struct bh_usb_found **ret, size_t *ret_count)
 	return 0;
 }
 
+bool bh_usb_is_there(const struct bh_usb_found *f)
+{
+	unsigned address;
+
+	return read_number(f->name, "devnum", 10, 999, &address) && address == f->address;
+}
+
 bool bh_usb_fits(const struct bh_usb_found *f, const struct bh_usb_selector *s)
 {
 	return (s->vendor < 0 || f->vendor == s->vendor) && (s->product < 0 || f->product == s->product) &&

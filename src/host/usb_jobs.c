@@ -6,11 +6,37 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <base/util.h>
 
 #define MOST_INTERFACES 32
+
+static bool is_ignored(const struct bh_usb *u, const struct bh_usb_found *f)
+{
+	return u->ignored && f->address == u->found.address && !strcmp(f->name, u->found.name);
+}
+
+static void search(struct bh_usb *u)
+{
+	struct bh_usb_search *s = &u->sought;
+	struct bh_usb_found *all = NULL;
+	size_t count = 0;
+
+	*s = (struct bh_usb_search){0};
+	bh_usb_find_all(&all, &count);
+	for (size_t i = 0; i < count; i++) {
+		if (!bh_usb_fits(&all[i], &u->select))
+			continue;
+		if (is_ignored(u, &all[i]))
+			s->ignored = true;
+		else if (!s->fit++)
+			s->first = all[i];
+	}
+	free(all);
+}
 
 static void release_all(struct bh_usb_handle *h)
 {
@@ -152,6 +178,9 @@ void bh_usb_work(struct bh_usb_job *j)
 	struct bh_usb_handle *h = &j->usb->handle;
 
 	switch (j->what) {
+	case BH_USB_SEARCH:
+		search(j->usb);
+		break;
 	case BH_USB_OPEN:
 		j->result = take(j->usb);
 		if (j->result)

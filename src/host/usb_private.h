@@ -54,7 +54,7 @@ void LIBUSB_CALL bh_usb_events_callback(struct libusb_transfer *t);
 
 /* --- what may wait (usb_jobs.c) ------------------------------------------------------------------ */
 
-enum bh_usb_work { BH_USB_OPEN, BH_USB_CONFIGURE, BH_USB_SET_INTERFACE, BH_USB_CLEAR_HALT, BH_USB_RESET, BH_USB_LEAVE };
+enum bh_usb_work { BH_USB_SEARCH, BH_USB_OPEN, BH_USB_CONFIGURE, BH_USB_SET_INTERFACE, BH_USB_CLEAR_HALT, BH_USB_RESET, BH_USB_LEAVE };
 
 /* Something that is done in the thread pool, one after the other. */
 struct bh_usb_job {
@@ -81,6 +81,12 @@ struct bh_usb_handle {
 /* In a thread of the pool: does the work, and puts what came of it into result. */
 void bh_usb_work(struct bh_usb_job *j);
 
+struct bh_usb_search {
+	size_t fit; /* how many devices do */
+	struct bh_usb_found first;
+	bool ignored; /* there is one that would, but is not to be had */
+};
+
 /* --- the device (usb.c) ---------------------------------------------------------------------------- */
 
 enum bh_usb_state {
@@ -104,6 +110,7 @@ struct bh_usb {
 	struct bh_usb_events events;
 	struct bh_usb_handle handle;
 	struct bh_usb_found found; /* what is taken, or being opened; not where it was passed */
+	struct bh_usb_search sought; /* what the last search came to */
 	uv_timer_t *timer;         /* for searching, and for looking whether it is there; on the heap */
 	struct bh_list urbs;       /* in libusb's hands */
 	struct bh_list jobs;       /* the first one runs */

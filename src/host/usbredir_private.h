@@ -14,6 +14,7 @@
 
 #include <base/list.h>
 #include <host/usbredir.h>
+#include <host/usbredir_guard.h>
 
 #include "real.h"
 
@@ -23,28 +24,10 @@
 /* Bytes that wait for the socket; beyond that, what comes waits before it is made a message. */
 #define BH_REDIR_OUTPUT (1u << 20)
 
-/* Of one bulk packet, where both sides can say so much; it bounds what a peer may answer. */
-#define BH_REDIR_PIECE (1u << 20)
-
 /* What a peer answers by itself, whatever its device does, it has to within this time. */
 #define BH_REDIR_OWED_MS 8000u
 
 struct bh_redir;
-
-/* --- usbredir_guard.c: where a message begins, and whether it may be as long as it says ------- */
-
-struct bh_redir_guard {
-	uint8_t header[16];
-	unsigned have;   /* bytes of the header */
-	uint32_t body;   /* bytes of the message that are still to come */
-	bool begun;      /* the first header has passed: it was a hello */
-};
-
-/*
- * Passes bytes as they come; header_size: 12 or 16, what the two sides have agreed upon. NULL, or
- * why the connection is to be dropped: then the last header is not to reach the parser.
- */
-const char *bh_redir_guard_pass(struct bh_redir_guard *g, unsigned header_size, const uint8_t *bytes, size_t count);
 
 /* --- usbredir_link.c: the connection ------------------------------------------------------------ */
 

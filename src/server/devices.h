@@ -33,6 +33,7 @@ struct bh_device_kind {
 /* Those that are files of their own (kinds/). */
 extern const struct bh_device_kind bh_kind_usb;
 extern const struct bh_device_kind bh_kind_usbredir;
+extern const struct bh_device_kind bh_kind_usbip;
 
 /* NULL: no such kind. */
 const struct bh_device_kind *bh_device_kind(const char *name);

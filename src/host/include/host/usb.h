@@ -92,9 +92,13 @@ struct bh_usb_found {
 
 /*
  * All of them, by bus and port, as an array to free() and its length. 0, or a negative errno:
- * -ENOENT, there is no /sys/bus/usb (no USB, or no /sys here); -ENOMEM.
+ * -ENOENT, there is no /sys/bus/usb (no USB, or no /sys here); -ENOMEM. May wait: the kernel
+ * tells nothing of a device while it is being reset.
  */
 int bh_usb_find_all(struct bh_usb_found **ret, size_t *ret_count);
+
+/* Is what was found still in its place? Does not wait. */
+bool bh_usb_is_there(const struct bh_usb_found *f);
 
 bool bh_usb_fits(const struct bh_usb_found *f, const struct bh_usb_selector *s);
 
