@@ -105,7 +105,6 @@ class Peer:
         self.within = list(within)
         self.address = address
         self.udev = udev
-        self.started = {}
         self._ports = {}
 
     # The machine
@@ -270,7 +269,10 @@ class Peer:
 
     def wait_said(self, name, pattern, seconds=20):
         """Until this program has printed something that fits the pattern of grep."""
-        self._until(f"grep -q -e '{pattern}' /tmp/{name}.log", name, seconds)
+        try:
+            self.wait(f"grep -q -e '{pattern}' /tmp/{name}.log", seconds)
+        except lab.LabError as error:
+            raise lab.LabError(f"{error}; {name} said:\n{self.said(name)}") from None
 
     def kill(self, name, signal="KILL"):
         self.run(f"kill -{signal} $(cat /tmp/{name}.pid)")
@@ -280,12 +282,12 @@ class Peer:
 
     def wait_end(self, name, seconds=20):
         """Until this program is no more."""
-        self._until(f"! kill -0 $(cat /tmp/{name}.pid) 2>/dev/null", name, seconds)
+        self.wait(f"! kill -0 $(cat /tmp/{name}.pid) 2>/dev/null", seconds)
 
-    def _until(self, condition, name, seconds):
-        status, _ = self.attempt(f"until {condition}; do sleep 0.05; done", seconds)
-        if status:
-            raise lab.LabError(f"{name}: not within {seconds} s: {condition}; it said:\n{self.said(name)}")
+    def wait(self, condition, seconds=20):
+        """Until this command of sh succeeds."""
+        if self.attempt(f"until {condition}; do sleep 0.05; done", seconds)[0]:
+            raise lab.LabError(f"in the peer, not within {seconds} s: {condition}")
 
     # Its devices
 
@@ -296,6 +298,9 @@ class Peer:
     def attribute(self, busid, name):
         """What sysfs says of a device, such as "speed"."""
         return self.run(f"cat /sys/bus/usb/devices/{busid}/{name}").strip()
+
+    def wait_gone(self, busid):
+        self.wait(f"! test -e /sys/bus/usb/devices/{busid}")
 
     def unplug(self, device):
         """One of QEMU's, a dictionary as plug() takes it. The peer may take a moment to notice."""
