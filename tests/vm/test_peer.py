@@ -3,12 +3,14 @@
 How they fare with each other is what our own clients and exports are compared with.
 """
 
+import errno
 import hashlib
 import os
 import socket
 import struct
 
 import lab
+import net
 import peer
 import pytest
 
@@ -232,3 +234,24 @@ def test_programs_hear_of_a_plug(hardware):
     hardware.wait_said("monitor", f" add .*/{busid} ")
     assert hardware.busid(peer.QEMU_DISK, "fast") == busid
     hardware.kill("monitor")
+
+
+def test_a_dead_link_to_it_is_noticed():
+    """By who asks for it. The peer lives in a network of its own for that."""
+    with net.Link() as link, peer.Peer(within=link.far.command(), address=link.far.address) as p:
+        p.start("usbipd", "usbipd", listens=peer.USBIP)
+        with link.near.socket() as connection:
+            connection.settimeout(10)
+            connection.connect((link.far.address, p.usbip_port))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
+            link.cut()
+            connection.sendall(OP_REQ_DEVLIST)
+            with pytest.raises(OSError) as caught:
+                connection.recv(1)
+            assert caught.value.errno == errno.ETIMEDOUT
+        link.restore()
+        with link.near.socket() as connection:
+            connection.settimeout(10)
+            connection.connect((link.far.address, p.usbip_port))
+            connection.sendall(OP_REQ_DEVLIST)
+            assert len(receive(connection, 12)) == 12
