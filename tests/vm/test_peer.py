@@ -121,6 +121,24 @@ def test_tells_how_a_command_ended(there):
         there.run("echo no such word >&2; exit 1")
 
 
+def test_reaches_a_server_of_the_host(there):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        there.run(f"echo hello | /usr/bin/python3 -c 'import socket, sys\n"
+                  f"socket.create_connection((\"{peer.HOST}\", {port})).sendall(sys.stdin.buffer.read())'")
+        listener.settimeout(10)
+        with listener.accept()[0] as connection:
+            assert receive(connection, 6) == b"hello\n"
+
+
+def test_a_peer_that_ends_is_told_of():
+    with peer.Peer() as p:
+        p.machine.monitor("quit")
+        p.process.wait(20)
+        with pytest.raises(lab.LabError, match="the peer has ended"):
+            p.run("true")
+
+
 def test_changes_nothing_of_the_host(there):
     assert there.attempt(f"echo x >{lab.LOGS}/peer-was-here")[0] != 0
     assert not (lab.LOGS / "peer-was-here").exists()
