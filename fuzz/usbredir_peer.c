@@ -387,7 +387,8 @@ static bool answered_nicely(const struct asked *a)
 
 static void note(const struct asked *a)
 {
-	if (a->type == usb_redir_hello || answered_nicely(a) || type_header(a->type) == 0)
+	if (a->type == usb_redir_hello || a->type == usb_redir_reset || (a->type >= usb_redir_cancel_data_packet &&
+	    a->type < usb_redir_control_packet) || answered_nicely(a))
 		return;
 	if (p.asked_count == MOST_ASKED) {
 		memmove(p.asked, p.asked + 1, sizeof(p.asked) - sizeof(p.asked[0]));
@@ -498,7 +499,7 @@ static void unasked(const uint8_t *r)
 	uint8_t h[10] = {endpoints[r[4] & 7], r[3], r[5], r[6] & 3, r[7]};
 
 	if (type == usb_redir_iso_stream_status || type == usb_redir_interrupt_receiving_status) {
-		h[0] = r[3];
+		h[0] = r[3] & 0x80 ? r[3] & 0x7f : r[3] % 7;
 		h[1] = endpoints[r[4] & 7];
 	}
 	if (type_header(type) < 4 || (r[4] & 0x40))
@@ -541,7 +542,7 @@ static void device_record(const uint8_t *r)
 		send_message(usb_redir_interface_info, 0, interfaces, sizeof(interfaces), NULL, 0);
 		break;
 	case 4:
-		send_message(usb_redir_filter_filter, 0, r + 2, 6, "1,2,3,4,1|-1,-1,-1,-1,0", r[2] & 1 ? 24 : 5);
+		send_message(usb_redir_filter_filter, 0, r + 2, r[2] & 2 ? 6 : 0, "1,2,3,4,1|-1,-1,-1,-1,0", r[2] & 1 ? 24 : 5);
 		break;
 	case 5:
 		p.nice = r[2] & 1;

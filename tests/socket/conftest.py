@@ -6,11 +6,14 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 
 import client
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))  # what is shared with other folders
 
 BINARY = pathlib.Path(os.environ.get("BULKHEAD", pathlib.Path(__file__).parents[2] / "build" / "bulkhead")).absolute()
 IMAGE_SIZE = 8 << 20
@@ -19,11 +22,12 @@ IMAGE_SIZE = 8 << 20
 class Server:
     """One server process with one disk, or none (image=None); what it prints goes to files.
 
-    It listens at path (directory/name.sock), or is given fd, a socket, instead.
+    It listens at path (directory/name.sock), or is given fd, a socket, instead. `within` is put in
+    front of its command line: net.Host.command() has it run in a network of its own.
     """
 
     def __init__(self, directory, image, controller="uhci", device="", name="server", path=None, fd=None,
-                 options=(), **popen):
+                 options=(), within=(), **popen):
         self.pauses = 0
         self.path = path or directory / f"{name}.sock"
         self.stdout, self.stderr = directory / f"{name}.stdout", directory / f"{name}.stderr"
@@ -32,7 +36,7 @@ class Server:
         if image is not None:
             arguments += ["--device", f"disk,file={image}{device}"]
         with open(self.stdout, "wb") as stdout, open(self.stderr, "wb") as stderr:
-            self.process = subprocess.Popen([BINARY, *arguments], stdin=subprocess.DEVNULL, stdout=stdout,
+            self.process = subprocess.Popen([*within, BINARY, *arguments], stdin=subprocess.DEVNULL, stdout=stdout,
                                             stderr=stderr, pass_fds=[] if fd is None else [fd], **popen)
         if fd is None:
             self.wait_path()

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.append(os.path.dirname(os.path.dirname(__file__)))  # what is shared with other folders
 import lab  # noqa: E402
 
 

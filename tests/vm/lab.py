@@ -206,12 +206,14 @@ class Server:
 
     `devices` are texts for --device; `controller` and further `options` go to the server as they
     are; `environment` is added to ours. With `control`, `self.control` is its control channel.
+    `within` is put in front of its command line, such as a network of its own (tests/net.py).
     """
 
     name = "bulkhead"
 
-    def __init__(self, devices=(), controller="uhci", options=(), environment=None, control=False):
+    def __init__(self, devices=(), controller="uhci", options=(), environment=None, control=False, within=()):
         self.devices = list(devices)
+        self.within = list(within)
         self.controller = controller
         self.options = list(options)
         self.environment = {**os.environ, **(environment or {})}
@@ -229,7 +231,7 @@ class Server:
         self.socket = self.directory / "usb.sock"
         self.control_socket = self.directory / "control.sock"
         self.statistics_file = self.directory / "statistics.json"
-        command = [binary, "serve", "--socket-path", self.socket, "--controller", self.controller,
+        command = [*self.within, binary, "serve", "--socket-path", self.socket, "--controller", self.controller,
                    "--statistics", self.statistics_file]
         for device in self.devices:
             command += ["--device", device]

@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import shlex
 import socket
 import time
 
@@ -95,17 +96,17 @@ class Peer:
     """
 
     def __init__(self, gadgets=(), devices=(), forward=(USBIP, USBREDIR), speed="full", kernel="bookworm",
-                 memory=768, within=(), address="127.0.0.1", udev=False):
+                 memory=768, cpus=1, within=(), address="127.0.0.1", udev=False):
         self.gadgets = list(gadgets)
         self.devices = list(devices)
         self.forward = list(forward)
         self.speed = speed
         self.kernel_name = kernel
         self.memory = memory
+        self.cpus = cpus
         self.within = list(within)
         self.address = address
         self.udev = udev
-        self.started = {}
         self._ports = {}
 
     # The machine
@@ -157,7 +158,7 @@ class Peer:
 
     def _hardware(self, agent_fd):
         network = "".join(["user,id=net"] + [f",hostfwd=tcp:{self.address}:0-:{port}" for port in self.forward])
-        return ["-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+        return ["-smp", str(self.cpus), "-fsdev", "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
                 "-device", "virtio-9p-pci,fsdev=host,mount_tag=host",
                 "-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci",
                 "-device", "virtserialport,chardev=agent,name=agent",
@@ -231,12 +232,18 @@ class Peer:
     def _ask(self, where, command, timeout):
         self._note(f"{where}: {command}\n")
         script = base64.b64encode(command.encode()).decode()
-        self._agent.sendall(f"{where} {timeout} {script}\n".encode())
+        self._send(f"{where} {timeout} {script}\n".encode())
         deadline = time.monotonic() + timeout + 30  # its own timeout comes first, unless it hangs
         status, size = self._expect(r"(\d+) (\d+)", deadline).groups()
         output = self._read(self._answers.read, int(size), deadline).decode(errors="replace")
         self._note(output + f"({where}: status {status})\n")
         return int(status), output
+
+    def _send(self, data):
+        try:
+            self._agent.sendall(data)
+        except OSError:
+            raise self._ended() from None
 
     def _note(self, text):
         self.log_file.write(text.encode())
@@ -246,8 +253,11 @@ class Peer:
         line = self._read(self._answers.readline, -1, deadline).decode(errors="replace").strip()
         match = re.fullmatch(pattern, line)
         if not match:
-            raise lab.LabError(f"the peer ended, or said {line!r}\n" + lab.tail(self.log))
+            raise self._ended()
         return match
+
+    def _ended(self):
+        return lab.LabError("the peer has ended\n" + lab.tail(self.log))
 
     def _read(self, read, size, deadline):
         self._agent.settimeout(max(0.1, deadline - time.monotonic()))
@@ -255,10 +265,12 @@ class Peer:
             return read(size)
         except TimeoutError:
             raise lab.LabError("the peer does not answer\n" + lab.tail(self.log)) from None
+        except OSError:
+            raise self._ended() from None
 
     def start(self, name, command, listens=None, timeout=20):
         """Starts a program that stays; `listens` is the TCP port by which one knows that it is ready."""
-        self.run(f"setsid sh -c 'exec {command}' >/tmp/{name}.log 2>&1 </dev/null &\necho $! >/tmp/{name}.pid")
+        self.run(f"setsid sh -c {shlex.quote('exec ' + command)} >/tmp/{name}.log 2>&1 </dev/null &\necho $! >/tmp/{name}.pid")
         if listens:
             status, output = self._ask("kernel", f"wait_listening {listens} $(cat /tmp/{name}.pid) {timeout}", timeout + 5)
             if status:
@@ -270,7 +282,10 @@ class Peer:
 
     def wait_said(self, name, pattern, seconds=20):
         """Until this program has printed something that fits the pattern of grep."""
-        self._until(f"grep -q -e '{pattern}' /tmp/{name}.log", name, seconds)
+        try:
+            self.wait(f"grep -q -e '{pattern}' /tmp/{name}.log", seconds)
+        except lab.LabError as error:
+            raise lab.LabError(f"{error}; {name} said:\n{self.said(name)}") from None
 
     def kill(self, name, signal="KILL"):
         self.run(f"kill -{signal} $(cat /tmp/{name}.pid)")
@@ -280,12 +295,12 @@ class Peer:
 
     def wait_end(self, name, seconds=20):
         """Until this program is no more."""
-        self._until(f"! kill -0 $(cat /tmp/{name}.pid) 2>/dev/null", name, seconds)
+        self.wait(f"! kill -0 $(cat /tmp/{name}.pid) 2>/dev/null", seconds)
 
-    def _until(self, condition, name, seconds):
-        status, _ = self.attempt(f"until {condition}; do sleep 0.05; done", seconds)
-        if status:
-            raise lab.LabError(f"{name}: not within {seconds} s: {condition}; it said:\n{self.said(name)}")
+    def wait(self, condition, seconds=20):
+        """Until this command of sh succeeds."""
+        if self.attempt(f"until {condition}; do sleep 0.05; done", seconds)[0]:
+            raise lab.LabError(f"in the peer, not within {seconds} s: {condition}")
 
     # Its devices
 
@@ -296,6 +311,9 @@ class Peer:
     def attribute(self, busid, name):
         """What sysfs says of a device, such as "speed"."""
         return self.run(f"cat /sys/bus/usb/devices/{busid}/{name}").strip()
+
+    def wait_gone(self, busid):
+        self.wait(f"! test -e /sys/bus/usb/devices/{busid}")
 
     def unplug(self, device):
         """One of QEMU's, a dictionary as plug() takes it. The peer may take a moment to notice."""

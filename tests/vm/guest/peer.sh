@@ -36,7 +36,7 @@ peer_serve() {
         [ "$(cat "$port/name")" != agent ] || break
     done
     exec 3<>"/dev/${port##*/}"
-    cd /tmp
+    cd /tmp || return 1
     echo ready >&3
     while read -r where seconds script <&3; do
         echo "$script" | base64 -d >/tmp/.script
@@ -108,7 +108,7 @@ wait_listening() {
     tries=$((${3:-20} * 20))
     until grep -qi "^ *[0-9]*: [0-9A-F]*:$(printf %04X "$1") [0-9A-F]*:0000 0A" /proc/net/tcp /proc/net/tcp6; do
         tries=$((tries - 1))
-        [ $tries -gt 0 ] && [ -d "/proc/$2" ] || { echo "nobody listens at port $1"; return 1; }
+        { [ $tries -gt 0 ] && [ -d "/proc/$2" ]; } || { echo "nobody listens at port $1"; return 1; }
         usleep 50000
     done
 }
