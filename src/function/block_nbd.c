@@ -228,6 +228,8 @@ static void say(const struct nbd *n, const char *what, const char *why)
 	n->log(n->log_data, text);
 }
 
+static void look(uv_timer_t *timer);
+
 /* It is told from the loop, and from nowhere else. */
 static void finish(struct bh_block_request *r, int error)
 {
@@ -236,13 +238,13 @@ static void finish(struct bh_block_request *r, int error)
 	r->error = error;
 	bh_list_remove(&r->queued.link);
 	bh_list_append(&n->finished, &r->queued.link);
-	uv_timer_start(n->timer, n->timer->timer_cb, 0, LOOK_MS);
+	uv_timer_start(n->timer, look, 0, LOOK_MS);
 }
 
 static void lose(struct nbd *n)
 {
 	n->lost = true;
-	uv_timer_start(n->timer, n->timer->timer_cb, 0, LOOK_MS);
+	uv_timer_start(n->timer, look, 0, LOOK_MS);
 }
 
 /* --- commands --------------------------------------------------------------------------------------- */
