@@ -286,7 +286,7 @@ static const struct bh_device_kind hub = {
 	.hub = true,
 };
 
-static const struct bh_device_kind *const kinds[] = {&disk, &zero, &hid, &serial, &hub, &bh_kind_usbredir};
+static const struct bh_device_kind *const kinds[] = {&disk, &zero, &hid, &serial, &hub, &bh_kind_usb, &bh_kind_usbredir};
 
 /* --- what every device has ------------------------------------------------------------- */
 

@@ -31,6 +31,7 @@ struct bh_device_kind {
 };
 
 /* Those that are files of their own (kinds/). */
+extern const struct bh_device_kind bh_kind_usb;
 extern const struct bh_device_kind bh_kind_usbredir;
 
 /* NULL: no such kind. */
