@@ -326,6 +326,7 @@ static void leave(struct bh_usb *u, const char *why)
 	if (u->state != BH_USB_TAKEN)
 		return;
 	u->state = BH_USB_LEAVING;
+	u->gone = false;
 	u->generation++;
 	if (u->passed)
 		u->real.device.sticky = false;
@@ -425,7 +426,7 @@ static void scanned(struct bh_usb *u)
 	}
 	forget_refused(u, s->entries, s->count);
 	e = bh_usb_choose(&u->selector, s->entries, s->count, &matching);
-	if (e) {
+	if (e && !u->ending) {
 		say_ambiguous(u, e, matching);
 		found(u, e);
 	} else {
@@ -546,7 +547,7 @@ static void errand_ended(struct bh_usb *u, struct bh_usb_errand *e)
 	struct bh_transfer *t = e->transfer;
 
 	errand_over(u, e);
-	u->gone |= e->gone;
+	u->gone |= e->gone && u->state == BH_USB_TAKEN;
 	follow_settings(u, e);
 	if (e->kind == BH_USB_RESET)
 		say_reset_failed(u, e);
