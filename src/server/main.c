@@ -8,11 +8,13 @@
 #include <bench/bench.h>
 
 #include "devices.h"
+#include "list_devices.h"
 #include "plugs.h"
 #include "serve.h"
 
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
+	"       bulkhead devices [--all] [--json]\n"
 	"       bulkhead bench NAME [OPTION...]\n"
 	"\n"
 	"A USB controller for a virtual machine, in a process of its own, attached to QEMU\n"
@@ -27,6 +29,7 @@ static const char usage[] =
 	"  --help, --version\n"
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
+	"'bulkhead devices' lists the USB devices of this machine that can be attached.\n"
 	"'bulkhead bench' lists what can be measured without a virtual machine.\n"
 	"Exit status: 0, 1 if something broke while serving, 2 if it could not begin.\n";
 
@@ -120,6 +123,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "serve"))
 		return serve(argc - 1, argv + 1);
+	if (argc > 1 && !strcmp(argv[1], "devices"))
+		return bh_list_devices(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "bench"))
 		return bh_bench(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "--version")) {
