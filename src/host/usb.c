@@ -378,7 +378,7 @@ static void refuse(struct bh_usb *u)
 
 static bool is_refused(const struct bh_usb *u, const struct bh_usb_entry *e)
 {
-	return u->refused.address == e->address && u->refused.bus == e->bus;
+	return !strcmp(u->refused.name, e->name) && (!e->address || u->refused.address == e->address);
 }
 
 /* A device that was refused and has gone is a new one when it is back. */

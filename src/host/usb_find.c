@@ -117,7 +117,7 @@ static bool read_entry(int directory, const char *name, struct bh_usb_entry *e)
 	*e = (struct bh_usb_entry){0};
 	if (!parse_name(name, e))
 		return false;
-	if (!read_number(directory, name, "devnum", 10, BUS_ADDRESSES - 1, &address) || !address ||
+	if (!read_number(directory, name, "devnum", 10, BUS_ADDRESSES - 1, &address) ||
 	    !read_number(directory, name, "idVendor", 16, UINT16_MAX, &vendor) ||
 	    !read_number(directory, name, "idProduct", 16, UINT16_MAX, &product))
 		return false;
@@ -179,7 +179,7 @@ bool bh_usb_entry_present(const char *directory, const struct bh_usb_entry *e)
 	unsigned long address;
 	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	bool there = fd >= 0 && read_number(fd, e->name, "devnum", 10, BUS_ADDRESSES - 1, &address) &&
-	             address == e->address;
+	             (!address || address == e->address);
 
 	if (fd >= 0)
 		close(fd);
@@ -244,7 +244,7 @@ static bool node_place(const char *node, unsigned *bus, unsigned *address)
 
 static bool matches(const struct bh_usb_selector *s, const struct bh_usb_entry *e)
 {
-	return e->device_class != BH_USB_HUB_CLASS && (!s->by_vendor || s->vendor == e->vendor) &&
+	return e->address && e->device_class != BH_USB_HUB_CLASS && (!s->by_vendor || s->vendor == e->vendor) &&
 	       (!s->by_product || s->product == e->product) && (!s->bus || s->bus == e->bus) &&
 	       (!s->address || s->address == e->address) && (!s->port || !strcmp(s->port, e->port)) &&
 	       (!s->serial || !strcmp(s->serial, e->serial));

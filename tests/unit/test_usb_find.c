@@ -80,6 +80,8 @@ static void a_replugged_device_is_not_present(void **state)
 	plug("1-1", "7\n", "0525\n", "a4a5\n", NULL);
 	scan();
 	assert_true(bh_usb_entry_present(directory, entries));
+	attribute("1-1", "devnum", "0\n"); /* being reset */
+	assert_true(bh_usb_entry_present(directory, entries));
 	attribute("1-1", "devnum", "8\n");
 	assert_false(bh_usb_entry_present(directory, entries));
 	attribute("1-1", "devnum", "");
@@ -127,7 +129,7 @@ static void what_makes_no_sense_is_left_out(void **state)
 		"usb", "usb0", "usb1x", "1", "1-", "1-x", "0-1", "-1", "1-1:1.0", "1-1;", "1-1 ", "1000-1", "x-1", "usb1-1",
 		"99999999999999999999-1", ".hidden", "1-1.1:2.3",
 	};
-	static const char *const numbers[] = {"", "\n", "x", "0", "128", "-1", " 7", "7x", "+7", "99999999999999999999", "0x7"};
+	static const char *const numbers[] = {"", "\n", "x", "128", "-1", " 7", "7x", "+7", "99999999999999999999", "0x7"};
 	static const char *const ids[] = {"", "10000", "-1", "g", "0525 a"};
 	char name[256];
 
@@ -238,6 +240,7 @@ static void a_selector_finds_the_first_that_matches(void **state)
 	plug("1-3", "4\n", "0525\n", "a4a5\n", "S1\n");
 	plug("1-4", "5\n", "0525\n", "a4a6\n", "S2\n");
 	plug("2-1", "4\n", "1234\n", "a4a5\n", "S1\n");
+	plug("1-1.1", "0\n", "0525\n", "a4a5\n", "S1\n"); /* being reset */
 	scan();
 	for (size_t i = 0; i < BH_COUNT(rows); i++) {
 		size_t matching = 77;

@@ -18,7 +18,7 @@ struct bh_usb_entry {
 	char name[64];       /* what the kernel calls it: "1-1.4"; a root hub: "usb1" */
 	char port[64];       /* the second part of it, "1.4": stays the same when it is plugged in again; "0": a root hub */
 	unsigned bus;        /* 1 to 999 */
-	unsigned address;    /* 1 to 127; a new one each time it is plugged in */
+	unsigned address;    /* 1 to 127; a new one each time it is plugged in; 0: it is being reset */
 	uint16_t vendor, product;
 	uint8_t device_class;
 	unsigned mbits;      /* its speed; 0: not known; 1: 1.5 */
@@ -34,7 +34,7 @@ struct bh_usb_entry {
  */
 int bh_usb_scan(const char *directory, struct bh_usb_entry **ret, size_t *count);
 
-/* Does it still have the address it had? Does not wait. */
+/* Is it still plugged in: with the address it had, or with none, while it is being reset? Does not wait. */
 bool bh_usb_entry_present(const char *directory, const struct bh_usb_entry *e);
 
 /* The drivers of its interfaces, "usb-storage,usbhid", "" for none; cut to size. */
@@ -56,7 +56,7 @@ struct bh_usb_selector {
 
 /*
  * The first that matches, in the order of the entries, and how many do. NULL: none does. Hubs
- * never do: those of the host are not to be passed on.
+ * never do, for those of the host are not to be passed on; nor does what is being reset.
  */
 const struct bh_usb_entry *bh_usb_choose(const struct bh_usb_selector *s, const struct bh_usb_entry *entries,
                                          size_t count, size_t *ret_matching);
