@@ -159,6 +159,7 @@ static void a_lost_connection_is_a_device_unplugged(void **state)
 	out = bulk(2, BULK_OUT, 64);
 	settle();
 	cancel(out); /* the bus does not do that again */
+	settle();
 	server_close();
 	settle();
 	assert_false(bus.shown);

@@ -83,8 +83,10 @@ static inline void server_close(void)
 
 static inline void server_write(const void *bytes, size_t count)
 {
-	assert_true(count <= sizeof(server.output) - server.queued);
-	memcpy(server.output + server.queued, bytes, count);
+	if (!bytes || count > sizeof(server.output) - server.queued)
+		fail_msg("nothing to write, or too much of it");
+	else
+		memcpy(server.output + server.queued, bytes, count);
 	server.queued += count;
 }
 
