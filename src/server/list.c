@@ -18,12 +18,15 @@
 
 static const char usage[] =
 	"Usage: bulkhead devices [--all] [--json]\n"
+	"       bulkhead devices --usbip HOST[:PORT] [--json]\n"
 	"\n"
 	"Lists the USB devices of this host, and what to say to --device to have one: by\n"
-	"bus and port, which stay the same however often it is plugged in.\n"
+	"bus and port, which stay the same however often it is plugged in. Or those that\n"
+	"another machine exports by USB/IP.\n"
 	"\n"
 	"  --all    root hubs and hubs, too, which cannot be attached\n"
 	"  --json   as one JSON object, for programs\n"
+	"  --usbip HOST[:PORT]   what that machine exports; default port 3240\n"
 	"  --help\n"
 	"\n"
 	"Exit status: 0, also where there is no device; 1 if they cannot be listed; 2 for a wrong option.\n";
@@ -142,15 +145,20 @@ static int list(bool hubs, bool json)
 
 int bh_list(int argc, char **argv)
 {
-	enum { ALL = 256, JSON, HELP };
+	enum { ALL = 256, JSON, USBIP, HELP };
 	static const struct option options[] = {
-		{"all", no_argument, NULL, ALL}, {"json", no_argument, NULL, JSON}, {"help", no_argument, NULL, HELP}, {0},
+		{"all", no_argument, NULL, ALL},
+		{"json", no_argument, NULL, JSON},
+		{"usbip", required_argument, NULL, USBIP},
+		{"help", no_argument, NULL, HELP},
+		{0},
 	};
+	const char *usbip = NULL;
 	bool hubs = false, json = false;
 	int option;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		switch (option) {
 		case ALL:
 			hubs = true;
@@ -158,6 +166,12 @@ int bh_list(int argc, char **argv)
 		case JSON:
 			json = true;
 			break;
+		case USBIP:
+			usbip = optarg;
+			break;
+		case ':':
+			fprintf(stderr, "bulkhead: '%s' needs a value; see 'bulkhead devices --help'\n", argv[optind - 1]);
+			return 2;
 		case HELP:
 			fputs(usage, stdout);
 			return 0;
@@ -170,5 +184,5 @@ int bh_list(int argc, char **argv)
 		fprintf(stderr, "bulkhead: unexpected argument '%s'; see 'bulkhead devices --help'\n", argv[optind]);
 		return 2;
 	}
-	return list(hubs, json);
+	return usbip ? bh_list_usbip(usbip, json) : list(hubs, json);
 }
