@@ -247,16 +247,19 @@ int bh_list_usb(const struct bh_list_config *c, FILE *to)
 
 static const char usage[] =
 	"Usage: bulkhead devices [--all] [--json]\n"
+	"       bulkhead devices --usbip HOST[:PORT] [--json]\n"
 	"\n"
 	"Lists the USB devices of this machine that 'bulkhead serve --device usb,...' can take: the\n"
 	"port, bus and address, vendor and product, speed, the kernel's drivers, what the device says\n"
 	"it is; what to write to have it; and whether we may open it, or which udev rule would let us.\n"
+	"Or those that another machine exports by USB/IP.\n"
 	"\n"
 	"  --all     hubs, too\n"
 	"  --json    for programs; strings of the device have their control characters replaced there, too\n"
+	"  --usbip HOST[:PORT]   what that machine exports; default port 3240\n"
 	"  --help\n"
 	"\n"
-	"Exit status: 0, 1 if there is no USB or no sysfs to look into, 2 for a wrong option.\n";
+	"Exit status: 0, 1 if there is no answer, or there is no USB or no sysfs to look into, 2 for a wrong option.\n";
 
 static int wrong(const char *what)
 {
@@ -267,7 +270,9 @@ static int wrong(const char *what)
 int bh_list_devices(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"all", no_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+		{"all", no_argument, NULL, 'a'}, {"json", no_argument, NULL, 'j'}, {"usbip", required_argument, NULL, 'u'},
+		{"help", no_argument, NULL, 'h'}, {0}};
+	const char *usbip = NULL;
 	struct bh_list_config c = {.directory = BH_USB_DEVICES};
 	int option, r;
 
@@ -280,6 +285,12 @@ int bh_list_devices(int argc, char **argv)
 		case 'j':
 			c.json = true;
 			break;
+		case 'u':
+			usbip = optarg;
+			break;
+		case ':':
+			bh_say("devices: '%s' needs a value; see 'bulkhead devices --help'", argv[optind - 1]);
+			return 2;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -289,6 +300,8 @@ int bh_list_devices(int argc, char **argv)
 	}
 	if (optind < argc)
 		return wrong(argv[optind]);
+	if (usbip)
+		return bh_list_usbip(usbip, c.json);
 	r = bh_list_usb(&c, stdout);
 	if (r) {
 		bh_say("devices: " BH_USB_DEVICES ": %s; is there USB in this kernel, and /sys?", strerror(-r));

@@ -8,6 +8,9 @@
 /* The subcommand; returns the exit status. */
 int bh_list_devices(int argc, char **argv);
 
+/* What a USB/IP server exports: HOST[:PORT]. The exit status. */
+int bh_list_usbip(const char *host, bool json);
+
 struct bh_list_config {
 	const char *directory; /* as BH_USB_DEVICES */
 	bool all;              /* hubs, too */

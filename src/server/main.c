@@ -16,7 +16,7 @@
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
 	"       bulkhead export --protocol usbredir|usbip --listen ADDRESS --device KIND[,...]\n"
-	"       bulkhead devices [--all] [--json]\n"
+	"       bulkhead devices [--all] [--usbip HOST[:PORT]] [--json]\n"
 	"       bulkhead bench NAME [OPTION...]\n"
 	"\n"
 	"A USB controller for a virtual machine, in a process of its own, attached to QEMU\n"
@@ -32,7 +32,8 @@ static const char usage[] =
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
 	"'bulkhead export' offers devices to QEMU and other machines.\n"
-	"'bulkhead devices' lists the USB devices of this machine that can be attached.\n"
+	"'bulkhead devices' lists the USB devices of this machine that can be attached, or those that\n"
+	"another one exports.\n"
 	"'bulkhead bench' lists what can be measured without a virtual machine.\n"
 	"Exit status: 0, 1 if something broke while serving, 2 if it could not begin.\n";
 
