@@ -11,6 +11,8 @@
 
 #include <uv.h>
 
+#include <base/list.h>
+
 enum bh_block_op { BH_BLOCK_READ, BH_BLOCK_WRITE, BH_BLOCK_FLUSH };
 
 /*
@@ -31,7 +33,16 @@ struct bh_block_request {
 
 	/* the implementation's */
 	void *block_data;
-	uv_work_t work;
+	union {
+		uv_work_t work; /* for the thread pool */
+		struct {
+			struct bh_list link;
+			uint64_t deadline;
+			uint32_t piece; /* bytes of the command under way */
+			bool sent;      /* a command is under way */
+			bool flushing;  /* that is the flush behind a write with fua */
+		} queued; /* for a server */
+	};
 };
 
 struct bh_block;
@@ -57,6 +68,7 @@ struct bh_block {
 	const struct bh_block_ops *ops;
 	uint64_t size; /* bytes */
 	bool readonly;
+	uint32_t alignment; /* of offsets and lengths, bytes; 0: any */
 };
 
 /* The only ways through the table. */
@@ -84,5 +96,21 @@ static inline void bh_block_destroy(struct bh_block *b)
  */
 int bh_block_file_open(uv_loop_t *loop, const char *path, bool readonly, struct bh_block **ret, char *error,
                        size_t error_size);
+
+/*
+ * The export of an NBD server, by libnbd: uri as nbd_connect_uri(3) takes it. Connecting may take
+ * two seconds, in which nothing else is done here; -ETIMEDOUT then. timeout_ms: how long a request
+ * may take, whatever becomes of the connection meanwhile: it ends with an error after that.
+ *
+ * A connection that is lost is made again, without waiting, and requests under way are sent again:
+ * they are the same then. What is not the same is what the server had accepted and not yet
+ * written: where writes were acknowledged and none flushed since, the next flush (or write with
+ * fua) after that fails, once, so that nothing is taken for safe that may be lost.
+ *
+ * -ENOTSUP: built without libnbd. Other errors as above.
+ */
+int bh_block_nbd_open(uv_loop_t *loop, const char *uri, bool readonly, unsigned timeout_ms,
+                      void (*log)(void *data, const char *text), void *log_data, struct bh_block **ret, char *error,
+                      size_t error_size);
 
 #endif

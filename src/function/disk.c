@@ -382,16 +382,22 @@ static void derive_serial(const char *path, char serial[SERIAL_MAX + 1])
 	snprintf(serial, SERIAL_MAX + 1, "%016llX", (unsigned long long)hash);
 }
 
+/* What it is over, for messages and the serial number. */
+static const char *name_of(const struct bh_disk_config *c)
+{
+	return c->nbd ? c->nbd : c->path ? c->path : "";
+}
+
 static int check_config(const struct bh_disk_config *c, char *error, size_t error_size)
 {
-	if (!c->path || !*c->path)
-		return invalid(error, error_size, "", "no file named; give one with file=FILE");
+	if (!c->path == !c->nbd || !*name_of(c))
+		return invalid(error, error_size, "", "say where its blocks are: either file=FILE or nbd=URI");
 	if (c->block_size && c->block_size != 512 && c->block_size != 4096)
-		return invalid(error, error_size, c->path, "the block size has to be 512 or 4096");
+		return invalid(error, error_size, name_of(c), "the block size has to be 512 or 4096");
 	if (c->speed != BH_SPEED_FULL && c->speed != BH_SPEED_HIGH)
-		return invalid(error, error_size, c->path, "the speed has to be full or high");
+		return invalid(error, error_size, name_of(c), "the speed has to be full or high");
 	if (c->serial && !valid_serial(c->serial))
-		return invalid(error, error_size, c->path,
+		return invalid(error, error_size, name_of(c),
 		               "the serial number has to be 12 to 32 characters of 0-9 and A-F");
 	return 0;
 }
@@ -402,12 +408,17 @@ static int check_size(const struct bh_disk_config *c, const struct bh_block *blo
 	unsigned long long size = block->size;
 
 	if (size == 0)
-		return invalid(error, error_size, c->path, "is empty; give it a size (truncate -s 1G FILE)");
+		return invalid(error, error_size, name_of(c), "is empty; give it a size (truncate -s 1G FILE)");
+	if (block->alignment > block_size) {
+		snprintf(error, error_size, "disk '%s': the server has blocks of %u bytes; %s", name_of(c), block->alignment,
+		         block->alignment <= 4096 ? "say block=4096" : "that is more than a disk can have");
+		return -EINVAL;
+	}
 	if (size % block_size == 0)
 		return 0;
 	snprintf(error, error_size,
 	         "disk '%s': its size, %llu bytes, is not a multiple of %u; extend it (truncate -s %%%u FILE)%s",
-	         c->path, size, block_size, block_size, size % 512 == 0 ? " or use block=512" : "");
+	         name_of(c), size, block_size, block_size, size % 512 == 0 ? " or use block=512" : "");
 	return -EINVAL;
 }
 
@@ -431,7 +442,7 @@ int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *confi
 	if (config->serial)
 		memcpy(d->serial, config->serial, strlen(config->serial) + 1);
 	else
-		derive_serial(config->path, d->serial);
+		derive_serial(name_of(config), d->serial);
 	d->scsi = (struct bh_scsi){
 		.blocks = block->size / block_size,
 		.block_size = block_size,
@@ -455,7 +466,11 @@ int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, 
 	r = check_config(config, error, error_size);
 	if (r < 0)
 		return r;
-	r = bh_block_file_open(loop, config->path, config->readonly, &block, error, error_size);
+	if (config->nbd)
+		r = bh_block_nbd_open(loop, config->nbd, config->readonly, config->nbd_timeout_ms ? config->nbd_timeout_ms : 4000,
+		                      config->log, config->log_data, &block, error, error_size);
+	else
+		r = bh_block_file_open(loop, config->path, config->readonly, &block, error, error_size);
 	if (r < 0)
 		return r;
 	r = check_size(config, block, config->block_size ? config->block_size : 512, error, error_size);
@@ -463,7 +478,7 @@ int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, 
 		goto err_destroy;
 	r = bh_disk_create_on(block, config, ret);
 	if (r < 0) {
-		snprintf(error, error_size, "disk '%s': out of memory; free some", config->path);
+		snprintf(error, error_size, "disk '%s': out of memory; free some", name_of(config));
 		goto err_destroy;
 	}
 	return 0;

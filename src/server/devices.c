@@ -28,7 +28,9 @@ static int created(int r, const struct bh_options *o, char *error)
 /* --- disk ------------------------------------------------------------------------------ */
 
 static const struct bh_option_key disk_keys[] = {
-	{.key = "file", .value = "IMG", .required = true, .help = "raw image, or a block device"},
+	{.key = "file", .value = "IMG", .help = "raw image, or a block device"},
+	{.key = "nbd", .value = "URI", .help = "instead: an NBD server's export, nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH"},
+	{.key = "timeout", .value = "S", .help = "with nbd: seconds, 1 to 600, after which a request ends with an error; default 4"},
 	{.key = "readonly", .value = "on|off", .help = "write-protected for the guest; default off"},
 	{.key = "serial", .value = "S", .help = "serial number, 12 to 32 of 0-9 A-F; default: made from the file's path"},
 	{.key = "block", .value = "512|4096", .help = "bytes in a block; default 512"},
@@ -36,11 +38,19 @@ static const struct bh_option_key disk_keys[] = {
 	{0},
 };
 
+static void say_line(void *data, const char *text)
+{
+	(void)data;
+	bh_say("%s", text);
+}
+
 static int disk_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	unsigned long block = 512;
+	unsigned long block = 512, timeout = 4;
 	struct bh_disk_config config = {
 		.path = bh_options_get(o, "file"),
+		.nbd = bh_options_get(o, "nbd"),
+		.log = say_line,
 		.serial = bh_options_get(o, "serial"),
 		.speed = BH_SPEED_FULL,
 	};
@@ -50,8 +60,15 @@ static int disk_create(uv_loop_t *loop, const struct bh_options *o, struct bh_de
 		r = bh_options_bool(o, "fixed", &config.fixed, error);
 	if (!r)
 		r = bh_options_number(o, "block", 512, 4096, &block, error);
+	if (!r)
+		r = bh_options_number(o, "timeout", 1, 600, &timeout, error);
+	if (!r && !config.nbd && bh_options_get(o, "timeout")) {
+		snprintf(error, BH_ERROR_SIZE, "disk: timeout= goes with nbd=");
+		r = -EINVAL;
+	}
 	if (r)
 		return r;
+	config.nbd_timeout_ms = (unsigned)timeout * 1000;
 	config.block_size = (unsigned)block;
 	return bh_disk_create(loop, &config, ret, error, BH_ERROR_SIZE);
 }
@@ -128,12 +145,6 @@ static const struct bh_option_key hid_keys[] = {
 	{0},
 };
 
-static void hid_log(void *data, const char *text)
-{
-	(void)data;
-	bh_say("%s", text);
-}
-
 static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
 	static const char *const speeds[] = {"full", "low", NULL}, *const buttons[] = {"3", "5", NULL};
@@ -157,7 +168,7 @@ static int hid_create(uv_loop_t *loop, const struct bh_options *o, struct bh_dev
 		.speed = low ? BH_SPEED_LOW : BH_SPEED_FULL,
 		.buttons = !bh_options_get(o, "buttons") ? 0 : five ? 5 : 3,
 		.path = bh_options_get(o, "file"),
-		.log = hid_log,
+		.log = say_line,
 	};
 	return bh_hid_create(loop, &config, ret, error, BH_ERROR_SIZE);
 }
@@ -243,7 +254,7 @@ static int hub_create(uv_loop_t *loop, const struct bh_options *o, struct bh_dev
 
 static const struct bh_device_kind disk = {
 	.name = "disk",
-	.help = "a USB disk (mass storage, bulk-only) over a file",
+	.help = "a USB disk (mass storage, bulk-only) over a file, a block device or an NBD server",
 	.keys = disk_keys,
 	.create = disk_create,
 	.close = bh_disk_close,

@@ -191,7 +191,7 @@ def test_several_devices_are_told_apart(serve, image):
             device = uhci.Uhci(guest).enumerate()
             assert int.from_bytes(device.descriptor[10:12], "little") == product, busid
         server, guest = serve(export.client("1-4"))
-        server.wait_log("no such device")
+        server.wait_log("no such device is exported")
 
 
 def test_a_device_that_somebody_has_is_busy(serve, image):
@@ -199,7 +199,7 @@ def test_a_device_that_somebody_has_is_busy(serve, image):
         server, guest = serve(export.client())
         uhci.open_disk(guest)
         other, second = serve(export.client())
-        other.wait_log("busy")
+        other.wait_log("in use by another client")
 
 
 @pytest.mark.parametrize("arguments, wrong", [

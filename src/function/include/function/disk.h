@@ -1,6 +1,6 @@
 /*
  * An emulated USB disk: mass storage, bulk-only transport, one logical unit, over
- * a raw image file or a block device of the host. A target that is software, as
+ * a raw image file, a block device of the host, or an NBD server (remote storage). A target that is software, as
  * the patent's [0101] allows.
  *
  * References: USB Mass Storage Class Bulk-Only Transport 1.0 ("BOT"), SCSI SPC-4
@@ -19,7 +19,17 @@ struct uv_loop_s;
 
 /* Read while the disk is made, not kept. */
 struct bh_disk_config {
-	const char *path; /* of the image or block device, which has to be there */
+	const char *path; /* of the image or block device, which has to be there; or NULL, and: */
+	/*
+	 * The URI of an NBD server's export, "nbd://HOST:PORT/NAME", "nbd+unix:///NAME?socket=PATH". It
+	 * has to answer within two seconds, in which nothing else is done; lost later, it is connected
+	 * to again and again. Not both.
+	 */
+	const char *nbd;
+	unsigned nbd_timeout_ms; /* how long a request may take before it ends with an error; 0: 4000 */
+	/* Told when the server is lost, is back, or is not the same any more: a line for the user. NULL: nobody is. */
+	void (*log)(void *data, const char *text);
+	void *log_data;
 	bool readonly;
 	/*
 	 * Not a removable medium (RMB clear in INQUIRY). By default it is one: only
