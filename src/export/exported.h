@@ -14,6 +14,8 @@
 #include <usb/probe.h>
 #include <usb/settings.h>
 
+#include "pacing.h"
+
 /* Of one client, all together: requests, and bytes of their data. */
 #define BH_EXPORT_REQUESTS 512u
 #define BH_EXPORT_BYTES    (16u << 20)
@@ -37,6 +39,9 @@ struct bh_export_request {
 	uint32_t asked;           /* IN: what the client has room for; the transfer is of whole packets */
 	uint32_t bytes;           /* that are accounted for it */
 	bool started, cancelled;
+	uint16_t max_packet;  /* of its endpoint, when it began; */
+	uint64_t interval_us; /* and its service interval */
+	uint64_t begun_us;
 	void *owner; /* the server's */
 };
 
@@ -62,10 +67,13 @@ struct bh_exported {
 
 	/* state */
 	bool there, asked, gone; /* it can be used; it is being asked what it is; it will not come back */
+	bool asked_anew;         /* it went and came back while it was being asked */
+	bool configuring;        /* its settings are being changed: only control requests begin */
+	unsigned held;           /* nothing begins */
 	struct bh_probe probe;
 	struct bh_settings settings;
 	struct bh_list endpoints[2][16]; /* [in][number]: requests, the first ones started; control: [0][0] */
-	uint64_t due[2][16];             /* of a periodic endpoint: when its next may start, in ms of the loop */
+	struct bh_pace paces[2][16];     /* of a periodic endpoint */
 	uv_timer_t *timer;               /* for the next one that is due; on the heap */
 	unsigned requests;
 	uint64_t bytes;

@@ -20,8 +20,10 @@
 
 #include "exported.h"
 #include "output.h"
+#include "say.h"
 
-#define MOST_CLIENTS 16u
+/* Clients without a device. Who was silent for longest makes way: a crowd keeps nobody out. */
+#define MOST_STRANGERS 16u
 
 /* What waits to be taken by a client before no more of its requests are read. */
 #define OUTPUT_HIGH (1u << 20)
@@ -51,6 +53,7 @@ struct client {
 	struct bh_export_request *coming; /* whose data, or packets, come */
 	struct bh_usbip_iso_packet packets[BH_EXPORT_PACKETS];
 	struct bh_output out;
+	bool stranger; /* it counts as one */
 	bool broken; /* is to be dropped, once it is out of whatever it is in */
 };
 
@@ -65,28 +68,16 @@ struct bh_usbip_server {
 	uv_loop_t *loop;
 	int listener;
 	uv_poll_t *accepting; /* on the heap */
-	struct bh_export_log log;
+	uv_timer_t *rest;     /* likewise: none is accepted for a while */
+	struct bh_lines lines;
 	struct bh_list clients;
-	unsigned client_count;
+	unsigned strangers; /* of them: those without a device */
 	struct bh_export_counters counters;
 	size_t device_count;
 	struct device devices[];
 };
 
-static void say(const struct bh_usbip_server *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(const struct bh_usbip_server *s, const char *format, ...)
-{
-	char text[256];
-	va_list args;
-
-	if (!s->log.line)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	s->log.line(s->log.data, text);
-}
+#define say(s, ...) bh_lines_say(&(s)->lines, __VA_ARGS__)
 
 /* --- a client's end ------------------------------------------------------------------------------ */
 
@@ -114,7 +105,7 @@ static void drop(struct client *c)
 {
 	let_go(c);
 	bh_list_remove(&c->link);
-	c->server->client_count--;
+	c->server->strangers -= c->stranger;
 	uv_close((uv_handle_t *)c->poll, free_handle);
 	uv_close((uv_handle_t *)c->timer, free_handle);
 	close(c->fd);
@@ -129,8 +120,7 @@ static void violation(struct client *c, const char *what)
 		return;
 	c->broken = true;
 	c->server->counters.dropped++;
-	if (c->server->counters.dropped <= 10)
-		say(c->server, "usbip: a client was dropped: %s", what);
+	say(c->server, "usbip: a client was dropped: %s", what);
 }
 
 static void client_stalled(uv_timer_t *t)
@@ -239,6 +229,15 @@ static void count(struct bh_usbip_server *s, const struct bh_export_request *r)
 		*bytes += r->packets[i].actual;
 }
 
+/* RET_UNLINK alone has no room for what moved. */
+static bool has_moved(const struct bh_export_request *r)
+{
+	for (unsigned i = 0; i < r->transfer.packet_count; i++)
+		if (r->packets[i].status == BH_SUCCESS)
+			return true;
+	return !r->transfer.packet_count && r->transfer.actual;
+}
+
 /* A request has ended. Unlinked: owner has the seqnum of the CMD_UNLINK, plus one. */
 static void ended(struct bh_export_request *r, enum bh_status status)
 {
@@ -249,12 +248,16 @@ static void ended(struct bh_export_request *r, enum bh_status status)
 	count(d->server, r);
 	if (!c)
 		return;
-	if (r->owner)
-		answer_unlink(c, unlink, status == BH_CANCELLED ? -BH_USBIP_ECONNRESET : bh_usbip_status(status));
-	else if (r->transfer.type == BH_ISOCHRONOUS)
-		answer_isochronous(c, r, status);
-	else
-		answer_submit(c, r, status);
+	if (r->owner && status == BH_CANCELLED && !has_moved(r)) {
+		answer_unlink(c, unlink, -BH_USBIP_ECONNRESET);
+	} else {
+		if (r->transfer.type == BH_ISOCHRONOUS)
+			answer_isochronous(c, r, status);
+		else
+			answer_submit(c, r, status);
+		if (r->owner)
+			answer_unlink(c, unlink, 0); /* it has been answered, then */
+	}
 	flush(c);
 	watch(c);
 }
@@ -348,6 +351,8 @@ static void answer_import(struct client *c)
 	reply.device = bh_usbip_put_device(&fields);
 	answer(c, &reply, sizeof(reply));
 	c->device = d;
+	c->stranger = false;
+	c->server->strangers--;
 	d->client = c;
 	c->phase = COMMAND;
 	c->server->counters.clients++;
@@ -395,7 +400,7 @@ static void take_packets(struct client *c)
 	for (unsigned i = 0; i < r->transfer.packet_count; i++) {
 		struct bh_usbip_packet p = bh_usbip_get_packet(&c->packets[i]);
 
-		if (p.offset > r->transfer.length || p.length > r->transfer.length - p.offset || p.length > 1024) {
+		if (p.offset > r->transfer.length || p.length > r->transfer.length - p.offset) {
 			violation(c, "a packet lies outside of its transfer");
 			return;
 		}
@@ -440,7 +445,9 @@ static bool control_fits(const struct bh_usbip_submit *s)
 	bool in = s->setup.bmRequestType & BH_ENDPOINT_IN;
 	uint32_t length = bh_get_le16(s->setup.wLength);
 
-	return in || !length ? s->in || s->length == 0 : !s->in && s->length == length;
+	if (!length)
+		return s->in || !s->length; /* no data follows */
+	return in == s->in && (in ? s->length >= length : s->length == length);
 }
 
 static void take_submit(struct client *c)
@@ -450,7 +457,7 @@ static void take_submit(struct client *c)
 	bool isochronous = is_isochronous(c->device, endpoint);
 	uint32_t length = s.endpoint ? s.length : BH_MIN(s.length, bh_get_le16(s.setup.wLength)), asked = length;
 
-	if (s.endpoint > 15 || (s.endpoint == 0 && !control_fits(&s))) {
+	if (s.endpoint > 15 || (s.endpoint == 0 && !control_fits(&s)) || (isochronous && !s.packets)) {
 		violation(c, "a request makes no sense");
 		return;
 	}
@@ -616,6 +623,36 @@ static struct client *client_create(struct bh_usbip_server *s, int fd)
 	return c;
 }
 
+static void accept_one(uv_poll_t *p, int status, int events);
+
+static void listen_again(uv_timer_t *timer)
+{
+	struct bh_usbip_server *s = timer->data;
+
+	uv_poll_start(s->accepting, UV_READABLE, accept_one);
+}
+
+/* Out of descriptors, say: who connects stays in the queue, and would be reported for ever. */
+static void refuse_for_a_while(struct bh_usbip_server *s, int error)
+{
+	s->counters.refused++;
+	say(s, "usbip: cannot accept a client: %s", strerror(error));
+	uv_poll_stop(s->accepting);
+	uv_timer_start(s->rest, listen_again, 1000, 0);
+}
+
+static void make_room(struct bh_usbip_server *s)
+{
+	if (s->strangers < MOST_STRANGERS)
+		return;
+	bh_list_each(c, &s->clients, struct client, link)
+		if (c->stranger) {
+			s->counters.dropped++;
+			drop(c);
+			return;
+		}
+}
+
 static void accept_one(uv_poll_t *p, int status, int events)
 {
 	struct bh_usbip_server *s = p->data;
@@ -623,17 +660,22 @@ static void accept_one(uv_poll_t *p, int status, int events)
 	struct client *c;
 
 	(void)status, (void)events;
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			refuse_for_a_while(s, errno);
 		return;
+	}
 	bh_socket_watch_peer(fd);
-	c = s->client_count < MOST_CLIENTS ? client_create(s, fd) : NULL;
+	make_room(s);
+	c = client_create(s, fd);
 	if (!c) {
-		s->counters.refused++;
 		close(fd);
+		refuse_for_a_while(s, ENOMEM);
 		return;
 	}
 	bh_list_append(&s->clients, &c->link);
-	s->client_count++;
+	c->stranger = true;
+	s->strangers++;
 	watch(c);
 }
 
@@ -664,19 +706,26 @@ int bh_usbip_server_create(uv_loop_t *loop, int listener, struct bh_device *cons
                            const struct bh_export_log *log, struct bh_usbip_server **ret)
 {
 	struct bh_usbip_server *s = calloc(1, sizeof(*s) + count * sizeof(s->devices[0]));
-	int r = s && (s->accepting = malloc(sizeof(*s->accepting))) ? uv_poll_init(loop, s->accepting, listener) : -ENOMEM;
+	int r = -ENOMEM;
 
+	if (!s)
+		return r;
+	s->accepting = malloc(sizeof(*s->accepting));
+	s->rest = malloc(sizeof(*s->rest));
+	if (s->accepting && s->rest)
+		r = uv_poll_init(loop, s->accepting, listener);
 	if (r) {
-		if (s)
-			free(s->accepting);
+		free(s->accepting);
+		free(s->rest);
 		free(s);
 		return r;
 	}
+	uv_timer_init(loop, s->rest);
 	s->loop = loop;
 	s->listener = listener;
-	s->log = *log;
+	s->lines = (struct bh_lines){.log = *log, .loop = loop};
 	bh_list_init(&s->clients);
-	s->accepting->data = s;
+	s->accepting->data = s->rest->data = s;
 	for (; s->device_count < count && !r; s->device_count++) {
 		struct device *d = &s->devices[s->device_count];
 
@@ -700,6 +749,13 @@ struct bh_export_counters bh_usbip_server_counters(const struct bh_usbip_server 
 	return s->counters;
 }
 
+/* Later than the devices are destroyed, which may end something until then. */
+static void free_server(uv_handle_t *accepting)
+{
+	free(accepting->data);
+	free(accepting);
+}
+
 void bh_usbip_server_destroy(struct bh_usbip_server *s)
 {
 	if (!s)
@@ -708,6 +764,6 @@ void bh_usbip_server_destroy(struct bh_usbip_server *s)
 		drop(c);
 	for (size_t i = 0; i < s->device_count; i++)
 		bh_exported_finish(&s->devices[i].exported);
-	uv_close((uv_handle_t *)s->accepting, free_handle);
-	free(s);
+	uv_close((uv_handle_t *)s->rest, free_handle);
+	uv_close((uv_handle_t *)s->accepting, free_server);
 }

@@ -22,6 +22,7 @@
 #include <net/socket.h>
 
 #include "exported.h"
+#include "say.h"
 
 /* What waits to be taken by a client before no more of its messages are read, and streams pause. */
 #define OUTPUT_HIGH (1u << 20)
@@ -32,6 +33,13 @@
 /* What is read of it before others have their turn. */
 #define BUDGET_BYTES (1u << 20)
 
+/* Of one endpoint, whatever the client asks for: requests ahead; OUT: packets. */
+#define FLOW_REQUESTS 16u
+#define FLOW_PACKETS  128u
+
+/* Messages that wait to be sent; as OUTPUT_HIGH. The parser walks them all to append one. */
+#define MESSAGES_HIGH 512
+
 /* Of what comes by itself the ids are the device's; they are told apart from the client's. */
 #define OWN_IDS (1ull << 63)
 
@@ -39,7 +47,8 @@ enum kind { CONTROL, BULK, INTERRUPT_OUT, ISOCHRONOUS_OUT, RECEIVING, STREAM, CO
 
 /* What flows from an endpoint by itself. */
 struct flow {
-	bool on, held; /* asked for; waits until the client has taken what there is */
+	bool on, held; /* asked for; waits until the client has taken what there is, or something else is over */
+	enum bh_endpoint_type type;
 	uint8_t packets; /* isochronous: a request */
 	unsigned under_way, most; /* requests */
 	uint64_t next_id; /* of the packets that are sent */
@@ -49,7 +58,7 @@ struct bh_usbredir_server {
 	/* configuration */
 	uv_loop_t *loop;
 	int listener;
-	struct bh_export_log log;
+	struct bh_lines lines;
 
 	/* state */
 	struct bh_exported exported;
@@ -57,6 +66,8 @@ struct bh_usbredir_server {
 	uv_poll_t *accepting; /* on the heap, like the following */
 	uv_poll_t *poll;      /* NULL: there is no client */
 	uv_timer_t *timer;
+	uv_timer_t *later;    /* for what is not done where it is noticed */
+	uintptr_t clients;    /* so far: requests of those that are gone have their number */
 	int fd;
 	struct usbredirparser *parser;
 	struct bh_redir_guard guard;
@@ -67,35 +78,35 @@ struct bh_usbredir_server {
 	struct flow flows[32];
 };
 
-static void say(const struct bh_usbredir_server *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(const struct bh_usbredir_server *s, const char *format, ...)
-{
-	char text[256];
-	va_list args;
-
-	if (!s->log.line)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	s->log.line(s->log.data, text);
-}
+#define say(s, ...) bh_lines_say(&(s)->lines, __VA_ARGS__)
 
 static struct bh_usbredir_server *of_exported(const struct bh_exported *e)
 {
 	return e->owner;
 }
 
-/* For what came. The client is dropped from the loop. */
+static void go_on(uv_timer_t *timer);
+
+/* From the loop: flows go on, or the client is dropped. */
+static void schedule(struct bh_usbredir_server *s)
+{
+	uv_timer_start(s->later, go_on, 0, 0);
+}
+
+static void break_off(struct bh_usbredir_server *s)
+{
+	s->broken = true;
+	schedule(s);
+}
+
+/* For what came. */
 static void violation(struct bh_usbredir_server *s, const char *what)
 {
 	if (s->broken)
 		return;
-	s->broken = true;
+	break_off(s);
 	s->counters.dropped++;
-	if (s->counters.dropped <= 10)
-		say(s, "usbredir: the client was dropped: %s", what);
+	say(s, "usbredir: the client was dropped: %s", what);
 }
 
 static unsigned index_of(uint8_t endpoint)
@@ -201,6 +212,7 @@ static struct bh_export_request *new_request(struct bh_usbredir_server *s, enum 
 	r->id = id;
 	r->asked = length;
 	r->transfer.endpoint = endpoint;
+	r->owner = (void *)s->clients;
 	s->counters.requests++;
 	return r;
 }
@@ -229,6 +241,7 @@ static void configure_again(struct bh_usbredir_server *s)
 }
 
 static void flow_on(struct bh_usbredir_server *s, uint8_t endpoint);
+static void release_flows(struct bh_usbredir_server *s);
 
 static struct flow *flow_of(struct bh_usbredir_server *s, const struct bh_transfer *t)
 {
@@ -237,7 +250,21 @@ static struct flow *flow_of(struct bh_usbredir_server *s, const struct bh_transf
 
 static bool is_crowded(const struct bh_usbredir_server *s)
 {
-	return usbredirparser_get_bufferered_output_size(s->parser) > OUTPUT_HIGH;
+	return usbredirparser_get_bufferered_output_size(s->parser) > OUTPUT_HIGH ||
+	       usbredirparser_has_data_to_write(s->parser) > MESSAGES_HIGH;
+}
+
+/*
+ * One of a flow's requests has ended. True: it was taken from it, by a control request, say, or there is no device: it goes on
+ * when that is over. Not at once, for then it would be taken again.
+ */
+static bool goes_on(struct bh_usbredir_server *s, struct flow *f, enum bh_status status)
+{
+	bool later = f->on && (status == BH_CANCELLED || !s->exported.there);
+
+	f->under_way--;
+	f->held |= later;
+	return later;
 }
 
 static void ended_receiving(struct bh_usbredir_server *s, struct bh_export_request *r, enum bh_status status)
@@ -246,8 +273,7 @@ static void ended_receiving(struct bh_usbredir_server *s, struct bh_export_reque
 	struct usb_redir_interrupt_packet_header header = {
 		.endpoint = r->transfer.endpoint, .status = status_of(status), .length = (uint16_t)r->transfer.actual};
 
-	f->under_way--;
-	if (!f->on || status == BH_CANCELLED)
+	if (goes_on(s, f, status) || !f->on)
 		return;
 	if (status == BH_STALL) {
 		f->on = false;
@@ -262,9 +288,14 @@ static void ended_stream(struct bh_usbredir_server *s, struct bh_export_request 
 {
 	struct flow *f = flow_of(s, &r->transfer);
 
-	f->under_way--;
-	if (!f->on || status == BH_CANCELLED)
+	if (goes_on(s, f, status) || !f->on)
 		return;
+	if (status == BH_STALL) {
+		f->on = false;
+		usbredirparser_send_iso_stream_status(s->parser, r->id, &(struct usb_redir_iso_stream_status_header){
+			.status = usb_redir_stall, .endpoint = r->transfer.endpoint});
+		return;
+	}
 	for (unsigned i = 0; i < r->transfer.packet_count; i++) {
 		const struct bh_packet *p = &r->packets[i];
 		struct usb_redir_iso_packet_header header = {
@@ -341,16 +372,23 @@ static void count(struct bh_usbredir_server *s, const struct bh_export_request *
 
 static void write_out(struct bh_usbredir_server *s);
 
+static void continue_flow(struct bh_usbredir_server *s, uint8_t endpoint)
+{
+	if (!s->flows[index_of(endpoint)].held)
+		flow_on(s, endpoint);
+}
+
 static void ended(struct bh_export_request *r, enum bh_status status)
 {
 	struct bh_usbredir_server *s = of_exported(r->exported);
 
 	count(s, r);
-	if (!s->parser)
+	if (!s->parser || r->owner != (void *)s->clients)
 		return;
 	switch ((enum kind)r->flags) {
 	case CONTROL:
 		ended_control(s, r, status);
+		schedule(s); /* what it has taken from flows */
 		break;
 	case BULK:
 		ended_bulk(s, r, status);
@@ -363,16 +401,17 @@ static void ended(struct bh_export_request *r, enum bh_status status)
 		break;
 	case RECEIVING:
 		ended_receiving(s, r, status);
-		flow_on(s, r->transfer.endpoint);
+		continue_flow(s, r->transfer.endpoint);
 		break;
 	case STREAM:
 		ended_stream(s, r, status);
-		flow_on(s, r->transfer.endpoint);
+		continue_flow(s, r->transfer.endpoint);
 		break;
 	case CONFIGURE:
 	case CONFIGURE_QUIETLY:
 	case SET_ALTERNATE:
 		ended_settings(s, r, status);
+		schedule(s);
 		break;
 	}
 	write_out(s);
@@ -407,7 +446,8 @@ static void flow_on(struct bh_usbredir_server *s, uint8_t endpoint)
 	while (f->on && endpoint & BH_ENDPOINT_IN && f->under_way < f->most && s->parser && !s->broken) {
 		f->held = is_crowded(s);
 		info = bh_settings_endpoint(&s->exported.settings, endpoint);
-		if (f->held || !info || !flow_request(s, endpoint, info, f))
+		f->on = info && info->type == f->type;
+		if (f->held || !f->on || !flow_request(s, endpoint, info, f))
 			return;
 	}
 }
@@ -428,10 +468,17 @@ static bool begin_flow(struct bh_usbredir_server *s, uint8_t endpoint, enum bh_e
 	if (!info || info->type != type || !packets || packets > BH_EXPORT_PACKETS || !most)
 		return false;
 	f->on = true;
+	f->type = type;
 	f->packets = packets;
-	f->most = BH_MIN(most, 16u);
+	f->most = BH_MIN(most, FLOW_REQUESTS);
 	f->next_id = 0;
 	return true;
+}
+
+static void end_flows(struct bh_usbredir_server *s)
+{
+	for (unsigned n = 0; n < 32; n++)
+		s->flows[n].on = s->flows[n].held = false;
 }
 
 static void end_flow(struct bh_usbredir_server *s, uint8_t endpoint)
@@ -461,6 +508,7 @@ static void on_reset(void *priv)
 {
 	struct bh_usbredir_server *s = priv;
 
+	end_flows(s);
 	bh_exported_reset(&s->exported);
 	if (s->exported.there)
 		configure_again(s);
@@ -560,7 +608,7 @@ static void on_filter_reject(void *priv)
 	struct bh_usbredir_server *s = priv;
 
 	say(s, "usbredir: the client does not want this device");
-	s->broken = true;
+	break_off(s);
 }
 
 static void on_filter_filter(void *priv, struct usbredirfilter_rule *rules, int count_of)
@@ -601,7 +649,6 @@ static struct bh_export_request *data_request(struct bh_usbredir_server *s, enum
                                               uint32_t asked, uint8_t *data, int length)
 {
 	bool in = endpoint & BH_ENDPOINT_IN;
-	const struct bh_endpoint_info *info = bh_settings_endpoint(&s->exported.settings, endpoint);
 	struct bh_export_request *r = NULL;
 
 	if ((in && length) || (!in && (uint32_t)length != asked))
@@ -611,7 +658,7 @@ static struct bh_export_request *data_request(struct bh_usbredir_server *s, enum
 		violation(s, "it asks for more than one client may have");
 	if (r) {
 		r->asked = asked;
-		r->transfer.type = info ? info->type : BH_BULK;
+		r->transfer.type = kind == BULK ? BH_BULK : kind == INTERRUPT_OUT ? BH_INTERRUPT : BH_ISOCHRONOUS;
 		if (!in && length)
 			memcpy(r->data, data, (size_t)length);
 	}
@@ -645,14 +692,13 @@ static void on_iso_packet(void *priv, uint64_t id, struct usb_redir_iso_packet_h
 	struct flow *f = &s->flows[index_of(endpoint)];
 	struct bh_export_request *r;
 
-	if (!f->on || f->under_way >= 4u * f->most * f->packets) { /* it sends faster than time goes on */
+	if (!f->on || f->under_way >= BH_MIN(4u * f->most * f->packets, FLOW_PACKETS)) { /* it sends faster than time goes on */
 		usbredirparser_free_packet_data(s->parser, data);
 		return;
 	}
 	r = data_request(s, ISOCHRONOUS_OUT, id, endpoint, h->length, data, length);
 	if (!r)
 		return;
-	r->transfer.type = BH_ISOCHRONOUS;
 	r->packets[0] = (struct bh_packet){.length = h->length, .status = BH_NO_RESPONSE};
 	f->under_way++;
 	bh_exported_submit(&s->exported, r);
@@ -673,7 +719,9 @@ static void drop(struct bh_usbredir_server *s)
 	struct usbredirparser *parser = s->parser;
 
 	uv_timer_stop(s->timer);
+	uv_timer_stop(s->later);
 	s->parser = NULL; /* nothing more is sent */
+	s->clients++;
 	uv_close((uv_handle_t *)s->poll, free_handle);
 	s->poll = NULL;
 	close(s->fd);
@@ -724,13 +772,13 @@ static int parser_reads(void *priv, uint8_t *data, int size)
 
 	if (s->broken)
 		return -1;
-	if (!s->budget)
+	if (!s->budget || is_crowded(s))
 		return 0;
 	n = recv(s->fd, data, BH_MIN((size_t)size, s->budget), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0) {
-		s->broken = true; /* gone: there is nothing to be said */
+		break_off(s); /* gone: there is nothing to be said */
 		return -1;
 	}
 	s->budget -= (size_t)n;
@@ -749,7 +797,7 @@ static int parser_writes(void *priv, uint8_t *data, int size)
 		return (int)n;
 	if (errno == EAGAIN || errno == EINTR)
 		return 0;
-	s->broken = true;
+	break_off(s);
 	return -1;
 }
 
@@ -772,6 +820,19 @@ static void client_ready(uv_poll_t *p, int status, int events)
 	s->budget = BUDGET_BYTES;
 	if (!s->broken && events & UV_READABLE && usbredirparser_do_read(s->parser) == usbredirparser_read_parse_error)
 		violation(s, "a message came that makes no sense");
+	if (!s->broken)
+		release_flows(s);
+	write_out(s);
+	if (s->broken)
+		drop(s);
+}
+
+static void go_on(uv_timer_t *timer)
+{
+	struct bh_usbredir_server *s = timer->data;
+
+	if (!s->parser)
+		return;
 	if (!s->broken)
 		release_flows(s);
 	write_out(s);
@@ -817,22 +878,59 @@ static struct usbredirparser *make_parser(struct bh_usbredir_server *s)
 	return p;
 }
 
+/* 0, or a negative errno. */
+static int begin_client(struct bh_usbredir_server *s, int fd)
+{
+	int r = -ENOMEM;
+
+	s->poll = malloc(sizeof(*s->poll));
+	if (s->poll)
+		r = uv_poll_init(s->loop, s->poll, fd);
+	if (r) {
+		free(s->poll);
+		s->poll = NULL;
+		return r;
+	}
+	s->parser = make_parser(s);
+	if (s->parser)
+		return 0;
+	uv_close((uv_handle_t *)s->poll, free_handle);
+	s->poll = NULL;
+	return -ENOMEM;
+}
+
+static void listen_again(uv_timer_t *timer)
+{
+	struct bh_usbredir_server *s = timer->data;
+
+	uv_poll_start(s->accepting, UV_READABLE, accept_one);
+}
+
+/* Out of descriptors, say: who connects stays in the queue, and would be reported for ever. */
+static void refuse_for_a_while(struct bh_usbredir_server *s, int error)
+{
+	s->counters.refused++;
+	say(s, "usbredir: cannot accept a client: %s", strerror(error));
+	uv_poll_stop(s->accepting);
+	uv_timer_start(s->later, listen_again, 1000, 0);
+}
+
 static void accept_one(uv_poll_t *p, int status, int events)
 {
 	struct bh_usbredir_server *s = p->data;
-	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
 
 	(void)status, (void)events;
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			refuse_for_a_while(s, errno);
 		return;
+	}
 	bh_socket_watch_peer(fd);
-	s->poll = malloc(sizeof(*s->poll));
-	s->parser = s->poll && !uv_poll_init(s->loop, s->poll, fd) ? make_parser(s) : NULL;
-	if (!s->parser) {
-		s->counters.refused++;
-		free(s->poll); /* where it was begun, there is no memory for more than a parser: it is let be */
-		s->poll = NULL;
+	r = begin_client(s, fd);
+	if (r) {
 		close(fd);
+		refuse_for_a_while(s, -r);
 		return;
 	}
 	uv_poll_stop(s->accepting); /* the next one waits for its turn */
@@ -860,7 +958,7 @@ static void departed(struct bh_exported *e, bool for_good)
 
 	(void)for_good;
 	say(s, "the device is gone");
-	memset(s->flows, 0, sizeof(s->flows));
+	end_flows(s);
 	s->configuration = 0;
 	if (!s->parser || !s->shown)
 		return;
@@ -880,18 +978,21 @@ int bh_usbredir_server_create(uv_loop_t *loop, int listener, struct bh_device *d
 		return -ENOMEM;
 	s->loop = loop;
 	s->listener = listener;
-	s->log = *log;
+	s->lines = (struct bh_lines){.log = *log, .loop = loop};
 	s->fd = -1;
 	s->accepting = malloc(sizeof(*s->accepting));
 	s->timer = malloc(sizeof(*s->timer));
-	if (!s->accepting || !s->timer || uv_poll_init(loop, s->accepting, listener)) {
+	s->later = malloc(sizeof(*s->later));
+	if (!s->accepting || !s->timer || !s->later || uv_poll_init(loop, s->accepting, listener)) {
 		free(s->accepting);
 		free(s->timer);
+		free(s->later);
 		free(s);
 		return -ENOMEM;
 	}
 	uv_timer_init(loop, s->timer);
-	s->accepting->data = s->timer->data = s;
+	uv_timer_init(loop, s->later);
+	s->accepting->data = s->timer->data = s->later->data = s;
 	if (bh_exported_init(&s->exported, loop, device, &exported_ops, s)) {
 		bh_usbredir_server_destroy(s);
 		return -ENOMEM;
@@ -907,6 +1008,13 @@ struct bh_export_counters bh_usbredir_server_counters(const struct bh_usbredir_s
 	return s->counters;
 }
 
+/* Later than the device is destroyed, which may end something until then. */
+static void free_server(uv_handle_t *accepting)
+{
+	free(accepting->data);
+	free(accepting);
+}
+
 void bh_usbredir_server_destroy(struct bh_usbredir_server *s)
 {
 	if (!s)
@@ -914,7 +1022,7 @@ void bh_usbredir_server_destroy(struct bh_usbredir_server *s)
 	if (s->parser)
 		drop(s);
 	bh_exported_finish(&s->exported);
-	uv_close((uv_handle_t *)s->accepting, free_handle);
 	uv_close((uv_handle_t *)s->timer, free_handle);
-	free(s);
+	uv_close((uv_handle_t *)s->later, free_handle);
+	uv_close((uv_handle_t *)s->accepting, free_server);
 }
