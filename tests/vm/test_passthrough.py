@@ -84,7 +84,7 @@ def bus_of(there, identity):
 
 def test_several_that_fit_are_told_and_the_first_is_taken(there):
     said = through(there, "usb,vendorid=0525", "copy 1")
-    assert any("3 devices fit; the first is taken: 1-1" in line for line in said["log"])
+    assert any(re.search("3 devices match; the one at hostbus=1,hostport=1 is taken", line) for line in said["log"])
 
 
 def test_a_node_that_was_passed_in_needs_no_right_to_open_it(there):
@@ -92,7 +92,7 @@ def test_a_node_that_was_passed_in_needs_no_right_to_open_it(there):
     bus, address = there.kernel(f"cd /sys/bus/usb/devices/{there.busid(peer.MASS_STORAGE)} && cat busnum devnum").split()
     node = f"/dev/bus/usb/{int(bus):03}/{int(address):03}"
     refused = through_as_nobody(there, f"usb,hostdevice={node}", "", "copy 1")
-    assert any("may not open" in line and "udev rule" in line and 'ATTR{idVendor}=="0525"' in line
+    assert any("Permission denied" in line and "udev rule" in line and 'ATTR{idVendor}=="0525"' in line
                for line in refused["log"]), refused
     said = through_as_nobody(there, "usb,fd=9", f"9<>{node}", "copy 1")
     assert said["written"] == said["read"]
@@ -114,7 +114,7 @@ def test_unplugged_in_mid_transfer_it_is_noticed_and_comes_back(there):
     there.plug_gadget(DISK)
     said = values(wait_for(there, "status="))
     assert said["back"] == identity and said["status"] == "0"
-    assert any("it was unplugged" in line for line in said["log"])
+    assert any("unplugged" in line or "gone" in line for line in said["log"]), said["log"]
 
 
 def wait_for(there, word, seconds=60):
