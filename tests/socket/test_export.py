@@ -186,7 +186,7 @@ def test_an_interrupt_source_that_never_rests_is_paced(protocol, serve, tmp_path
 
 def test_several_devices_are_told_apart(serve, image):
     with Export("usbip", f"disk,file={image}", "zero", "hid,kind=mouse") as export:
-        for busid, product in (("1-2", 0xA4A0), ("1-1", 0x0001), ("1-3", 0x0004)):
+        for busid, product in (("1-2", 0xA4A0), ("1-1", 0x0001), ("1-3", 0x0003)):
             server, guest = serve(export.client(busid))
             device = uhci.Uhci(guest).enumerate()
             assert int.from_bytes(device.descriptor[10:12], "little") == product, busid
