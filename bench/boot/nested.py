@@ -78,7 +78,14 @@ def fnv(data):
     return f"{value:x}"
 
 
+def clear(image):
+    """What an earlier run has written is the same, and would pass for what this one should."""
+    with open(image, "r+b") as file:
+        file.write(bytes(os.fstat(file.fileno()).st_size))
+
+
 def main(side, image):
+    clear(image)
     with {"qemu": qemu, "bulkhead": bulkhead}[side]() as arguments:
         result = boot(arguments)
     with open(image, "rb") as file:

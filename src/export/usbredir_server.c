@@ -813,7 +813,8 @@ static void client_ready(uv_poll_t *p, int status, int events)
 {
 	struct bh_usbredir_server *s = p->data;
 
-	(void)status;
+	if (status < 0)
+		events = UV_READABLE; /* reading tells what it is; libuv waits no longer */
 	if (events & UV_WRITABLE)
 		write_out(s);
 	s->budget = BUDGET_BYTES;

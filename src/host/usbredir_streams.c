@@ -499,6 +499,8 @@ static void status_came(struct bh_redir *u, uint64_t id, uint8_t endpoint, enum 
 		bh_redir_request_end(u, bh_redir_request_answered(u, kind, id, endpoint), BH_SUCCESS);
 		break;
 	}
+	if (answer)
+		bh_redir_pump(u); /* something may have waited for fewer to be unanswered */
 	if (answer && kind == BH_REDIR_STOP) {
 		if (s)
 			s->stops--;

@@ -9,14 +9,14 @@
 
 #include "devices.h"
 #include "export.h"
-#include "list.h"
+#include "list_devices.h"
 #include "plugs.h"
 #include "serve.h"
 
 static const char usage[] =
 	"Usage: bulkhead serve --socket-path PATH|--fd N --controller uhci[,...] --device KIND[,...] ...\n"
 	"       bulkhead export --protocol usbredir|usbip --listen ADDRESS --device KIND[,...]\n"
-	"       bulkhead devices [--all] [--json]\n"
+	"       bulkhead devices [--all] [--usbip HOST[:PORT]] [--json]\n"
 	"       bulkhead bench NAME [OPTION...]\n"
 	"\n"
 	"A USB controller for a virtual machine, in a process of its own, attached to QEMU\n"
@@ -32,7 +32,8 @@ static const char usage[] =
 	"\n"
 	"It serves one client after another until SIGTERM or SIGINT, and flushes its disks then.\n"
 	"'bulkhead export' offers devices to QEMU and other machines.\n"
-	"'bulkhead devices' lists the USB devices of this host, and how to say which one is meant.\n"
+	"'bulkhead devices' lists the USB devices of this machine that can be attached, or those that\n"
+	"another one exports.\n"
 	"'bulkhead bench' lists what can be measured without a virtual machine.\n"
 	"Exit status: 0, 1 if something broke while serving, 2 if it could not begin.\n";
 
@@ -129,7 +130,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && !strcmp(argv[1], "export"))
 		return bh_export(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "devices"))
-		return bh_list(argc - 1, argv + 1);
+		return bh_list_devices(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "bench"))
 		return bh_bench(argc - 1, argv + 1);
 	if (argc > 1 && !strcmp(argv[1], "--version")) {

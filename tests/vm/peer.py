@@ -31,6 +31,7 @@ USBIP = 3240
 USBREDIR = 4000
 MASS_STORAGE, ACM, ZERO = "0525:a4a5", "0525:a4a7", "0525:a4a0"
 HOST = "10.0.2.2"
+BOOT_SECONDS = 120  # ten are usual; a busy machine is no fault
 VUDC = "usbip-vudc.0"
 USBREDIRECT = f"{lab.TOP}/tools/qemu --usbredirect"
 
@@ -148,7 +149,7 @@ class Peer:
         self._stack.callback(self.machine.close)
         self._answers = self._agent.makefile("rb")
         self._stack.callback(self._answers.close)
-        self._expect("ready", time.monotonic() + 60)
+        self._expect("ready", time.monotonic() + BOOT_SECONDS)
 
     def _pair(self):
         ours, theirs = socket.socketpair()

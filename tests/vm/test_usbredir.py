@@ -1,7 +1,8 @@
 """A disk of another machine, which shares it by a real usbredirect: a Linux guest on our UHCI uses it.
 
 The other machine is the peer (peer.py), and the disk a full-speed gadget there. Beside it the same copy
-by QEMU's own usb-redir on its own UHCI. Then the other side is taken away in the middle of a transfer.
+by QEMU's own usb-redir on its own UHCI. Then the other side is taken away in the middle of a transfer: it
+is killed; and, with our own export in its place, the network between them goes dead without a word.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import os
 import time
 
 import lab
+import net
 import peer
 import pytest
 
@@ -136,22 +138,55 @@ def test_copies_both_ways_and_mounts(there, content):
         print(f"{way}: {mine:.2f} MB/s, by QEMU's usb-redir {his:.2f}: {mine / his:.1f} times as fast")
 
 
+def moves(server):
+    """Until the read is well under way."""
+    before = counters(server)["bytes_in"]
+    while counters(server)["bytes_in"] < before + (1 << 20):
+        time.sleep(0.02)
+
+
+def noticed(run):
+    assert int(run.values["noticed_cs"]) <= LATEST * 100
+    assert int(run.values["removed_cs"]) <= LATEST * 100
+
+
 def test_the_other_side_is_killed_and_comes_back(there):
     share(there)
     with ours(there) as server:
-        def moves():
-            """Until the read is well under way."""
-            before = counters(server)["bytes_in"]
-            while counters(server)["bytes_in"] < before + (1 << 20):
-                time.sleep(0.02)
-
         def gone():
-            moves()
+            moves(server)
             there.kill("usbredirect")
 
         run = lab.run_guest(GONE, server, timeout=300, answers={"gone": gone, "back": lambda: share(there)})
         assert counters(server)["arrivals"] == 2
     there.wait_end("usbredirect")
-    assert int(run.values["noticed_cs"]) <= LATEST * 100
-    assert int(run.values["removed_cs"]) <= LATEST * 100
+    noticed(run)
     assert run.values["sum"] == sum_in_peer(there)
+
+
+@pytest.fixture
+def link():
+    try:
+        with net.Link() as there_is:
+            yield there_is
+    except net.NetError as error:
+        pytest.skip(str(error))
+
+
+def test_the_network_goes_dead_and_comes_back(link, content, directory):
+    image = directory / "image"
+    image.write_bytes(content * 8)  # enough to be still reading
+    address = f"{link.far.address}:{peer.USBREDIR}"
+    log, _ = lab.open_log("export")
+    command = [lab.bulkhead_binary(), "export", "--protocol", "usbredir", "--listen", address, "--device", lab.disk_device(image)]
+    with log, link.far.start(command, stdout=log, stderr=log) as export:
+        with lab.Server([f"usbredir,address={address}"], within=link.near.command()) as server:
+            def gone():
+                moves(server)
+                link.cut()
+
+            run = lab.run_guest(GONE, server, timeout=300, answers={"gone": gone, "back": link.restore})
+            assert counters(server)["arrivals"] == 2
+        export.terminate()
+    noticed(run)
+    assert run.values["sum"] == sha256(content[:1 << 20])

@@ -1,7 +1,5 @@
-/* --device usb: a device of this host. */
-#include <ctype.h>
+/* --device usb: a USB device of this machine. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,15 +10,15 @@
 #include "../say.h"
 
 static const struct bh_option_key keys[] = {
-	{.key = "vendorid", .value = "HEX", .help = "such as 0525; 'bulkhead devices' lists what there is"},
-	{.key = "productid", .value = "HEX", .help = "such as a4a5"},
-	{.key = "serial", .value = "TEXT", .help = "its serial number"},
-	{.key = "hostbus", .value = "N", .help = "the bus it is on"},
-	{.key = "hostport", .value = "1.4.2", .help = "with hostbus: the ports that lead to it; the same however often it is plugged in"},
-	{.key = "hostaddr", .value = "N", .help = "with hostbus: its address, until it is plugged in anew"},
-	{.key = "hostdevice", .value = "PATH", .help = "instead: its node, /dev/bus/usb/BUS/ADDRESS"},
-	{.key = "fd", .value = "N", .help = "instead: its node, opened by whoever started us; when it goes, it is gone"},
-	{.key = "guest-reset", .value = "on|off", .help = "a reset of the port resets the device; default on"},
+	{.key = "vendorid", .value = "ID", .help = "which one: in hexadecimal, 0525 or 0x0525; with it perhaps"},
+	{.key = "productid", .value = "ID", .help = "the same"},
+	{.key = "serial", .value = "S", .help = "its serial number, alone or with the others"},
+	{.key = "hostbus", .value = "N", .help = "the bus it is on, with"},
+	{.key = "hostport", .value = "1.4.2", .help = "the port, which stays the same when it is plugged in again; or"},
+	{.key = "hostaddr", .value = "N", .help = "the address, which does not"},
+	{.key = "hostdevice", .value = "PATH", .help = "instead: /dev/bus/usb/BUS/DEVICE, or a link to one that udev makes"},
+	{.key = "fd", .value = "N", .help = "instead: such a node, opened by who started us; when it goes, it is gone for good"},
+	{.key = "guest-reset", .value = "on|off", .help = "a reset of the port by the guest resets the device; default on"},
 	{0},
 };
 
@@ -30,110 +28,112 @@ static void say(void *data, const char *text)
 	bh_say("%s", text);
 }
 
-/* -1 where there is none. */
-static int parse_id(const struct bh_options *o, const char *key, int *ret, char *error)
+/* One to four hexadecimal digits. */
+static int read_id(const struct bh_options *o, const char *key, bool *there, uint16_t *ret, char *error)
 {
-	const char *text = bh_options_get(o, key);
-	char *end;
-	unsigned long id;
+	const char *text = bh_options_get(o, key), *digits = text;
+	size_t count;
 
-	*ret = -1;
 	if (!text)
 		return 0;
-	id = strtoul(text, &end, 16);
-	if (!isxdigit((unsigned char)text[0]) || *end || id > 0xffff) {
-		snprintf(error, BH_ERROR_SIZE, "usb: %s=%s: say four hexadecimal digits, such as 0525", key, text);
+	if (!strncmp(digits, "0x", 2) || !strncmp(digits, "0X", 2))
+		digits += 2;
+	count = strspn(digits, "0123456789abcdefABCDEF");
+	if (count < 1 || count > 4 || digits[count]) {
+		snprintf(error, BH_ERROR_SIZE, "usb: %s=%s: is no number of up to four hexadecimal digits, as in %s=0525", key,
+		         text, key);
 		return -EINVAL;
 	}
-	*ret = (int)id;
+	*ret = (uint16_t)strtoul(digits, NULL, 16);
+	*there = true;
 	return 0;
 }
 
-static int parse_port(const struct bh_options *o, const char **ret, char *error)
+static int read_number(const struct bh_options *o, const char *key, unsigned long most, unsigned *ret, char *error)
 {
-	const char *text = *ret = bh_options_get(o, "hostport");
+	unsigned long value = 0;
+	int r = bh_options_number(o, key, 1, most, &value, error);
 
-	if (!text || (isdigit((unsigned char)text[0]) && strspn(text, "0123456789.") == strlen(text) && strlen(text) < 32))
-		return 0;
-	snprintf(error, BH_ERROR_SIZE, "usb: hostport=%s: say ports from the root on, such as 1.4.2", text);
-	return -EINVAL;
-}
-
-static int parse_node(const struct bh_options *o, struct bh_usb_selector *s, char *error)
-{
-	const char *text = bh_options_get(o, "hostdevice");
-	int end = 0;
-
-	if (!text)
-		return 0;
-	if (sscanf(text, "/dev/bus/usb/%3u/%3u%n", &s->bus, &s->address, &end) == 2 && !text[end] && s->bus && s->address)
-		return 0;
-	snprintf(error, BH_ERROR_SIZE, "usb: hostdevice=%s: say a node such as /dev/bus/usb/001/004", text);
-	return -EINVAL;
-}
-
-static int parse_numbers(const struct bh_options *o, struct bh_usb_config *c, char *error)
-{
-	unsigned long bus = 0, address = 0, fd = 0;
-	int r = bh_options_number(o, "hostbus", 1, 999, &bus, error);
-
-	if (!r)
-		r = bh_options_number(o, "hostaddr", 1, 127, &address, error);
-	if (!r)
-		r = bh_options_number(o, "fd", 0, 1 << 20, &fd, error);
-	c->select.bus = (unsigned)bus;
-	c->select.address = (unsigned)address;
-	if (bh_options_get(o, "fd"))
-		c->fd = (int)fd;
+	*ret = (unsigned)value;
 	return r;
 }
 
-/* Is one device meant, and said in one way? */
-static int check(const struct bh_options *o, char *error)
+/* Numbers from 1 on with dots in between, as in sysfs. */
+static int check_port(const char *port, char *error)
 {
-	static const char *const selecting[] = {"vendorid", "productid", "serial", "hostbus", "hostport", "hostaddr"};
-	unsigned ways = (bh_options_get(o, "hostdevice") != NULL) + (bh_options_get(o, "fd") != NULL), selects = 0;
+	const char *p = port;
 
-	for (size_t i = 0; i < sizeof(selecting) / sizeof(*selecting); i++)
-		selects += bh_options_get(o, selecting[i]) != NULL;
-	if (ways + (selects > 0) != 1) {
-		snprintf(error, BH_ERROR_SIZE, "usb: say which device: vendorid= and productid=, serial=, hostbus= with hostport= or "
-		         "hostaddr=, hostdevice=, or fd=; 'bulkhead devices' lists what there is");
-		return -EINVAL;
+	while (p && *p >= '1' && *p <= '9') {
+		p += strspn(p, "0123456789");
+		if (!*p)
+			return 0;
+		p = *p == '.' ? p + 1 : NULL;
 	}
-	if ((bh_options_get(o, "hostport") || bh_options_get(o, "hostaddr")) && !bh_options_get(o, "hostbus")) {
-		snprintf(error, BH_ERROR_SIZE, "usb: hostport= and hostaddr= need hostbus=");
-		return -EINVAL;
-	}
-	return 0;
+	if (!port)
+		return 0;
+	snprintf(error, BH_ERROR_SIZE, "usb: hostport=%s: write the numbers of the ports, as in 1.4.2", port);
+	return -EINVAL;
+}
+
+/* Are these keys enough to mean one device, and no two that say the same? */
+static int check_combination(const struct bh_options *o, char *error)
+{
+	bool by_id = bh_options_get(o, "vendorid") || bh_options_get(o, "productid");
+	bool by_serial = bh_options_get(o, "serial"), by_bus = bh_options_get(o, "hostbus");
+	unsigned places = !!bh_options_get(o, "hostport") + !!bh_options_get(o, "hostaddr");
+	unsigned whole = !!bh_options_get(o, "hostdevice") + !!bh_options_get(o, "fd");
+	const char *what = NULL;
+
+	if (!by_id && !by_serial && !by_bus && !places && !whole)
+		what = "say which device: vendorid=,productid= or serial= or hostbus=,hostport=; 'bulkhead devices' lists them";
+	else if (whole > 1 || (whole && (by_id || by_serial || by_bus || places)))
+		what = "hostdevice= and fd= each stand alone: leave the other keys out that say which device is meant";
+	else if (bh_options_get(o, "productid") && !bh_options_get(o, "vendorid"))
+		what = "productid= means something only with vendorid=";
+	else if (by_bus != (places == 1))
+		what = "hostbus= goes with one of hostport= and hostaddr=";
+	if (!what)
+		return 0;
+	snprintf(error, BH_ERROR_SIZE, "usb: %s", what);
+	return -EINVAL;
+}
+
+static int read_selector(const struct bh_options *o, struct bh_usb_selector *s, char *error)
+{
+	int r = check_combination(o, error);
+
+	s->serial = bh_options_get(o, "serial");
+	s->port = bh_options_get(o, "hostport");
+	s->node = bh_options_get(o, "hostdevice");
+	if (!r)
+		r = check_port(s->port, error);
+	if (!r)
+		r = read_id(o, "vendorid", &s->by_vendor, &s->vendor, error);
+	if (!r)
+		r = read_id(o, "productid", &s->by_product, &s->product, error);
+	if (!r)
+		r = read_number(o, "hostbus", 999, &s->bus, error);
+	if (!r)
+		r = read_number(o, "hostaddr", 127, &s->address, error);
+	return r;
 }
 
 static int create(uv_loop_t *loop, const struct bh_options *o, struct bh_device **ret, char *error)
 {
-	struct bh_usb_config c = {.fd = -1, .select.serial = bh_options_get(o, "serial"), .log = {.line = say}};
-	bool reset = true;
-	int r = check(o, error);
+	struct bh_usb_config config = {.passed = bh_options_get(o, "fd"), .log = {.line = say}};
+	unsigned long fd = 0;
+	bool guest_reset = true;
+	int r = read_selector(o, &config.selector, error);
 
 	if (!r)
-		r = parse_id(o, "vendorid", &c.select.vendor, error);
+		r = bh_options_number(o, "fd", 0, 1 << 20, &fd, error);
 	if (!r)
-		r = parse_id(o, "productid", &c.select.product, error);
-	if (!r)
-		r = parse_port(o, &c.select.port, error);
-	if (!r)
-		r = parse_numbers(o, &c, error);
-	if (!r)
-		r = parse_node(o, &c.select, error);
-	if (!r)
-		r = bh_options_bool(o, "guest-reset", &reset, error);
-	if (!r && c.fd >= 0 && fcntl(c.fd, F_GETFD) < 0) {
-		snprintf(error, BH_ERROR_SIZE, "usb: fd=%d is not open; open the device's node and pass it on", c.fd);
-		r = -EBADF;
-	}
+		r = bh_options_bool(o, "guest-reset", &guest_reset, error);
 	if (r)
 		return r;
-	c.no_reset = !reset;
-	return bh_usb_create(loop, &c, ret, error, BH_ERROR_SIZE);
+	config.fd = (int)fd;
+	config.keep_from_resets = !guest_reset;
+	return bh_usb_create(loop, &config, ret, error, BH_ERROR_SIZE);
 }
 
 static json_t *statistics(const struct bh_device *d)
@@ -141,16 +141,17 @@ static json_t *statistics(const struct bh_device *d)
 	struct bh_usb_counters c = bh_usb_counters(d);
 	struct bh_real_info i = bh_real_device_info(d);
 
-	return json_pack("{s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "there", (int)i.there, "vendor",
-	                 (int)i.vendor, "product", (int)i.product, "arrivals", (json_int_t)i.arrivals, "transfers",
-	                 (json_int_t)c.transfers, "bytes_in", (json_int_t)c.bytes_in, "bytes_out", (json_int_t)c.bytes_out,
-	                 "cancels", (json_int_t)c.cancels, "errors", (json_int_t)c.errors, "resets", (json_int_t)c.resets,
-	                 "refused", (json_int_t)c.refused);
+	return json_pack("{s:b, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "there", (int)i.there,
+	                 "vendor", (int)i.vendor, "product", (int)i.product, "arrivals", (json_int_t)i.arrivals, "opened",
+	                 (json_int_t)c.opened, "failures", (json_int_t)c.failures, "transfers", (json_int_t)c.transfers,
+	                 "bytes_in", (json_int_t)c.bytes_in, "bytes_out", (json_int_t)c.bytes_out, "cancels",
+	                 (json_int_t)c.cancels, "errors", (json_int_t)c.errors, "resets", (json_int_t)c.resets, "missed",
+	                 (json_int_t)c.missed);
 }
 
 const struct bh_device_kind bh_kind_usb = {
 	.name = "usb",
-	.help = "a device that is plugged into this host (libusb)",
+	.help = "a USB device of this machine, taken from its kernel and given back at the end",
 	.keys = keys,
 	.create = create,
 	.close = bh_usb_close,

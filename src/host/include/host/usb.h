@@ -1,13 +1,19 @@
 /*
- * Devices of this host, passed through by libusb: what is plugged into this machine is the
- * guest's, as long as it is there, and again when it comes back.
+ * A USB device of this machine, taken from the kernel's drivers by usbfs and libusb, and given
+ * back in the end.
+ *
+ * It is found in sysfs, by our own looking: libusb's way of noticing what comes and goes needs a
+ * udevd, which containers and initramfs do not have. Where we may not open it, somebody else
+ * does, and passes the open node in.
  *
  * Carried: control, bulk, interrupt and isochronous transfers, configurations and alternate
- * settings, halts, resets, cancels. Not: suspend and remote wakeup (the host keeps the device
- * awake), data stages of control transfers of more than 4096 bytes (libusb's limit; they
- * are stalled).
+ * settings, halts, resets, cancels. A transfer is one libusb transfer, however long. Not: suspend
+ * and remote wakeup; control transfers of more than 4096 bytes, which libusb refuses; hubs;
+ * devices faster than the guest's port, which are left to the kernel.
  *
- * The host's drivers lose the device when it is taken, and get it back when it is let go of.
+ * Each device has a thread of its own and a libusb context of its own, and everything that
+ * touches it is done there, for all of it may wait: even to submit a transfer takes the kernel's
+ * lock of the device, and to discard one waits until the controller has let go of it.
  */
 #ifndef HOST_USB_H
 #define HOST_USB_H
@@ -17,94 +23,52 @@
 #include <stdint.h>
 
 #include <host/real_device.h>
+#include <host/usb_list.h>
 #include <usb/device.h>
 
 struct uv_loop_s;
 
-/* Which device: all that is given has to fit. Where several do, the first by bus and port is taken. */
-struct bh_usb_selector {
-	int vendor, product; /* -1: any */
-	unsigned bus;        /* 0: any */
-	unsigned address;    /* on its bus, until it is plugged in anew; 0: any */
-	const char *port;    /* "1.4.2": the path of ports from the root of its bus, which stays the same; NULL: any */
-	const char *serial;  /* iSerialNumber; NULL: any */
-};
-
 /* Read while the device is made, not kept. */
 struct bh_usb_config {
-	struct bh_usb_selector select;
-	/*
-	 * Instead of a selector: an open node of /dev/bus/usb, ours if 0 is returned; then no right to
-	 * open any is needed, and a device that goes is gone for good. -1: none.
-	 */
+	/* Which one; when it is plugged in again, too. Or: */
+	struct bh_usb_selector selector;
+	bool passed; /* it is this, an open node of usbfs, ours if 0 is returned. When it goes, it is gone for good */
 	int fd;
-	/* A port reset by the guest does not reset the device; it is only configured anew. */
-	bool no_reset;
+	/*
+	 * A reset of its port by the guest does not reset the device, whose transfers are ended and
+	 * endpoints' halts cleared only: for what does not survive a reset.
+	 */
+	bool keep_from_resets;
 	struct bh_real_log log;
 };
 
 /* Since creation. */
 struct bh_usb_counters {
-	uint64_t transfers;           /* of the guest, given to libusb */
+	uint64_t opened;      /* how often it was taken; */
+	uint64_t failures;    /* and how often that failed */
+	uint64_t transfers;   /* of the guest that were begun */
 	uint64_t bytes_in, bytes_out; /* moved */
-	uint64_t cancels;             /* asked for */
-	uint64_t errors;              /* transfers that ended in an error, a stall included */
-	uint64_t resets;              /* of the device */
-	uint64_t refused;             /* attempts to take a device that failed */
+	uint64_t cancels;     /* asked for */
+	uint64_t errors;      /* transfers that ended in an error, a stall included */
+	uint64_t resets;      /* of the device */
+	uint64_t missed;      /* isochronous packets that failed */
 };
 
 /*
- * Make the device, which is the caller's until it is in a port. It is searched for from the
- * loop, now and whenever it is away. Whatever may wait is done in the loop's thread pool;
- * libusb's events are on a thread of their own. The loop has to run while the device is
- * there, and until it is closed.
- *
- * 0, or a negative errno: then error holds one line for the user, and *ret is untouched.
+ * 0; -EINVAL, -ENOMEM and other errors of the system, or -ENOTSUP: built without libusb; error
+ * then holds one line, and the descriptor stays the caller's. Nothing is waited for: the device is
+ * away until it is found. Tells libusb, for all contexts of this process made from then on, not
+ * to look for devices by itself (where that is older than 1.0.27; newer ones are asked for one).
  */
 int bh_usb_create(struct uv_loop_s *loop, const struct bh_usb_config *config, struct bh_device **ret, char *error,
                   size_t error_size);
 
 /*
- * Destroy, and say when: transfers still owned end, the device's configuration and the host's
- * drivers are put back; then closed is called (NULL: nobody is told) with 0 from the loop.
- * bh_device_destroy() does the same without telling. NULL is allowed, and closed at once.
+ * As bh_device_destroy(); closed() is called from the loop when the kernel's drivers have the
+ * device again. error: always 0. bh_device_destroy() gives it back as well, without a word.
  */
 void bh_usb_close(struct bh_device *d, void (*closed)(void *data, int error), void *data);
 
 struct bh_usb_counters bh_usb_counters(const struct bh_device *d);
-
-/* --- what is plugged in here ------------------------------------------------------------------- */
-
-#define BH_USB_TEXT 128u
-
-/* A device of this host, as the kernel tells in /sys. Texts are cut to their room; they are the device's own words. */
-struct bh_usb_found {
-	char name[32]; /* "1-1.4": bus and port */
-	char port[32]; /* "1.4"; "0": a root hub */
-	unsigned bus, address;
-	uint16_t vendor, product;
-	uint8_t class;
-	bool known_speed; /* one of these: */
-	enum bh_speed speed;
-	char manufacturer[BH_USB_TEXT], product_name[BH_USB_TEXT], serial[BH_USB_TEXT]; /* empty: it has none */
-	char drivers[BH_USB_TEXT]; /* of its interfaces, each once: "usb-storage, usbhid" */
-};
-
-/*
- * All of them, by bus and port, as an array to free() and its length. 0, or a negative errno:
- * -ENOENT, there is no /sys/bus/usb (no USB, or no /sys here); -ENOMEM. May wait: the kernel
- * tells nothing of a device while it is being reset.
- */
-int bh_usb_find_all(struct bh_usb_found **ret, size_t *ret_count);
-
-/* Is what was found still in its place? Does not wait. */
-bool bh_usb_is_there(const struct bh_usb_found *f);
-
-bool bh_usb_fits(const struct bh_usb_found *f, const struct bh_usb_selector *s);
-
-#define BH_USB_NODE_SIZE 64u
-
-/* The device's node, "/dev/bus/usb/001/004"; returns text. */
-char *bh_usb_node(const struct bh_usb_found *f, char text[BH_USB_NODE_SIZE]);
 
 #endif

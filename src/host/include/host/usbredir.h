@@ -10,7 +10,7 @@
  * Cancels lose the count. usbredirhost, the library behind most servers, answers a cancel at
  * once with "cancelled, nothing moved", drops what comes of the transfer afterwards, and lets
  * the device go on with it until the kernel has ended it (usbredirhost.c,
- * usbredirhost_cancel_data_packet() and the completions, up to 0.14). So cancel_loses is set:
+ * usbredirhost_cancel_data_packet() and the completions, as of 0.11). So cancel_loses is set:
  * bulk goes packet by packet, but for bulk-only disks, whose transfers end by themselves and
  * are cancelled only where the guest gives up a command as a whole.
  *

@@ -11,7 +11,7 @@
  * bh_socket_watch_peer(): by probes while nothing is under way, by what stays unacknowledged
  * else.
  */
-#define BH_PEER_LOST_MS 4000u
+#define BH_PEER_LOST_MS 3000u
 
 /* TCP without delay, with keep-alive. Of any other socket nothing is changed. */
 void bh_socket_tune(int fd);
