@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <base/util.h>
 
@@ -354,7 +356,7 @@ static void say_cannot_open(struct bh_usb *u, int error)
 		return;
 	if (error == -EACCES || error == -EPERM)
 		bh_real_say(&u->real,
-		            "%s: %s; with this udev rule it may be opened: SUBSYSTEM==\"usb\", "
+		            "we may not open %s (%s); a udev rule that would let us: SUBSYSTEM==\"usb\", "
 		            "ATTR{idVendor}==\"%04x\", ATTR{idProduct}==\"%04x\", TAG+=\"uaccess\"",
 		            node, strerror(-error), e->vendor, e->product);
 	else if (error == -EBUSY)
@@ -393,8 +395,7 @@ static void forget_refused(struct bh_usb *u, const struct bh_usb_entry *entries,
 static void say_ambiguous(struct bh_usb *u, const struct bh_usb_entry *e, size_t matching)
 {
 	if (matching > 1 && matching != u->said_matching)
-		bh_real_say(&u->real, "%zu devices match; the one at hostbus=%u,hostport=%s is taken", matching, e->bus,
-		            e->port);
+		bh_real_say(&u->real, "%zu devices fit; the first is taken: %s", matching, e->name);
 	u->said_matching = matching;
 }
 
@@ -708,13 +709,23 @@ static void init_handles(struct bh_usb *u, uv_loop_t *loop)
 	u->open_handles = 2;
 }
 
+/* Can this be a node of usbfs? A plain file is let pass, for that is what one looks like in a test bed. */
+static bool may_be_node(int fd)
+{
+	struct stat s;
+
+	if (fstat(fd, &s))
+		return false;
+	return S_ISCHR(s.st_mode) ? major(s.st_rdev) == BH_USB_MAJOR : S_ISREG(s.st_mode);
+}
+
 static int check_passed(const struct bh_usb_config *c, char *error, size_t size)
 {
 	int flags = c->passed ? fcntl(c->fd, F_GETFL) : O_RDWR;
 
-	if (flags >= 0 && (flags & O_ACCMODE) == O_RDWR)
+	if (flags >= 0 && (flags & O_ACCMODE) == O_RDWR && (!c->passed || may_be_node(c->fd)))
 		return 0;
-	snprintf(error, size, "usb: fd=%d: is not open for reading and writing; pass in a node of /dev/bus/usb that is", c->fd);
+	snprintf(error, size, "usb: fd=%d: is no node of /dev/bus/usb that is open for reading and writing", c->fd);
 	return -EINVAL;
 }
 

@@ -18,8 +18,7 @@
 #define ENTRIES_MAX 4096u
 
 /* Character devices of usbfs: minor = (bus - 1) * 128 + address - 1 (Linux, devices.txt). */
-#define USB_MAJOR      189u
-#define BUS_ADDRESSES  128u
+#define BUS_ADDRESSES 128u
 
 /* --- attributes -------------------------------------------------------------------------------- */
 
@@ -235,7 +234,7 @@ static bool node_place(const char *node, unsigned *bus, unsigned *address)
 {
 	struct stat s;
 
-	if (stat(node, &s) || !S_ISCHR(s.st_mode) || major(s.st_rdev) != USB_MAJOR)
+	if (stat(node, &s) || !S_ISCHR(s.st_mode) || major(s.st_rdev) != BH_USB_MAJOR)
 		return false;
 	*bus = minor(s.st_rdev) / BUS_ADDRESSES + 1;
 	*address = minor(s.st_rdev) % BUS_ADDRESSES + 1;

@@ -13,6 +13,7 @@ int bh_list_usbip(const char *host, bool json);
 
 struct bh_list_config {
 	const char *directory; /* as BH_USB_DEVICES */
+	const char *without;   /* where this is there and the directory is not, there are no devices; NULL: that is an error */
 	bool all;              /* hubs, too */
 	bool json;
 };

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -200,3 +201,25 @@ def test_silent_when_all_is_well(server):
     assert server.serves()
     server.terminate()
     assert len(server.log().splitlines()) <= 4
+
+
+@pytest.mark.parametrize("selector, words", [
+    ("", "say which device"), ("guest-reset=off", "say which device"), ("vendorid=12345", "hexadecimal"),
+    ("vendorid=0x", "hexadecimal"), ("vendorid=-1", "hexadecimal"), ("vendorid=", "hexadecimal"),
+    ("productid=1", "vendorid="), ("hostbus=1", "hostport="), ("hostport=1", "hostbus="), ("hostbus=0,hostport=1", "hostbus"),
+    ("hostbus=1,hostport=1,hostaddr=2", "hostport="), ("hostbus=1,hostaddr=128", "hostaddr"), ("hostbus=1,hostport=1.", "1.4.2"),
+    ("hostbus=1,hostport=../1", "1.4.2"), ("fd=0,serial=x", "alone"), ("fd=0", "reading and writing"), ("fd=999", "reading and writing"),
+    ("serial=x,guest-reset=perhaps", "guest-reset"),
+])
+def test_selectors_of_a_usb_device(tmp_path, selector, words):
+    assert words in fails(tmp_path, *serve(tmp_path, "--device", f"usb,{selector}" if selector else "usb"))
+
+
+def test_devices_of_this_machine(tmp_path):
+    assert "frobnicate" in fails(tmp_path, "devices", "frobnicate")
+    assert "--frobnicate" in fails(tmp_path, "devices", "--frobnicate")
+    assert "udev rule" in run("devices", "--help").stdout
+    table, listed = run("devices"), run("devices", "--json")
+    if os.path.isdir("/sys/bus"):
+        assert table.returncode == listed.returncode == 0 and "devices" in json.loads(listed.stdout)
+        assert "PORT" in table.stdout or "no USB devices" in table.stdout

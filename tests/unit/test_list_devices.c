@@ -103,6 +103,9 @@ static void json_says_the_same(void **state)
 static void nothing_is_said_to_be_nothing(void **state)
 {
 	struct bh_list_config c = {.directory = "/nowhere"};
+	size_t size;
+	char *text;
+	FILE *to;
 
 	(void)state;
 	assert_string_equal(list(false, false), "There are no USB devices here.\n");
@@ -111,6 +114,14 @@ static void nothing_is_said_to_be_nothing(void **state)
 	assert_string_equal(list(false, false), "There are no USB devices here.\n");
 	assert_non_null(strstr(list(false, true), "\"devices\": []"));
 	assert_int_equal(bh_list_usb(&c, stdout), -ENOENT);
+	c.without = "/nowhere/either";
+	assert_int_equal(bh_list_usb(&c, stdout), -ENOENT);
+	c.without = directory;
+	to = open_memstream(&text, &size);
+	assert_int_equal(bh_list_usb(&c, to), 0);
+	fclose(to);
+	assert_string_equal(text, "There are no USB devices here.\n");
+	free(text);
 }
 
 static void what_a_device_says_is_made_harmless(void **state)

@@ -421,7 +421,7 @@ static void of_two_the_first_is_taken(void **state)
 	fake_plug("1-2", 9, "12", "S1");
 	attach(&by_id);
 	UNTIL(shows());
-	assert_true(said("2 devices match; the one at hostbus=1,hostport=2 is taken"));
+	assert_true(said("2 devices fit; the first is taken: 1-2"));
 }
 
 static void a_descriptor_that_is_passed_in_is_used(void **state)
@@ -466,7 +466,10 @@ static void what_cannot_be_used_is_refused_at_once(void **state)
 
 	(void)state;
 	assert_int_equal(bh_usb_create(&loop, &config, &device, error, sizeof(error)), -EINVAL);
-	assert_non_null(strstr(error, "is not open for reading and writing"));
+	assert_non_null(strstr(error, "open for reading and writing"));
+	close(config.fd);
+	config.fd = open("/dev/null", O_RDWR);
+	assert_int_equal(bh_usb_create(&loop, &config, &device, error, sizeof(error)), -EINVAL);
 	close(config.fd);
 	config.fd = 1000;
 	assert_int_equal(bh_usb_create(&loop, &config, &device, error, sizeof(error)), -EINVAL);

@@ -12,6 +12,7 @@
 
 #define BH_USB_DEVICES "/sys/bus/usb/devices"
 
+#define BH_USB_MAJOR 189u /* of the nodes (Linux, admin-guide/devices.txt) */
 #define BH_USB_HUB_CLASS 9 /* bDeviceClass (USB 2.0, 11.23.1) */
 
 struct bh_usb_entry {
