@@ -74,6 +74,9 @@ def there(content):
             p.start("usbipd", "usbipd", listens=peer.USBIP)
             p.start("usbipd-vudc", f"usbipd --device --tcp-port {VUDC_PORT}", listens=VUDC_PORT)
             p.exported = p.busid(peer.MASS_STORAGE)
+            p.unplug_gadget(1)
+            p.kernel("echo full-speed >/sys/kernel/config/usb_gadget/g1/max_speed")  # usbip-vudc would have it high
+            p.plug_gadget(1)
             bind(p)
             yield p
 
