@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <string.h>
 
 #include <uv.h>
 
@@ -96,6 +98,21 @@ static inline void bh_block_destroy(struct bh_block *b)
  */
 int bh_block_file_open(uv_loop_t *loop, const char *path, bool readonly, struct bh_block **ret, char *error,
                        size_t error_size);
+
+#define BH_NBD_NAME_SIZE 256u
+
+/* The URI, cut to its room, for people: without the user and password that may be in it. Returns name. */
+static inline char *bh_block_nbd_name(const char *uri, char name[BH_NBD_NAME_SIZE])
+{
+	const char *authority = strstr(uri, "://"), *end, *at = NULL;
+
+	authority = authority ? authority + 3 : uri;
+	end = authority + strcspn(authority, "/?#");
+	for (const char *p = authority; p < end; p++)
+		at = *p == '@' ? p : at;
+	snprintf(name, BH_NBD_NAME_SIZE, "%.*s%s", (int)(authority - uri), uri, at ? at + 1 : authority);
+	return name;
+}
 
 /*
  * The export of an NBD server, by libnbd: uri as nbd_connect_uri(3) takes it. Connecting may take

@@ -17,7 +17,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <base/list.h>
 #include <base/util.h>
@@ -94,7 +96,12 @@ static struct nbd_handle *connect_to(const char *uri, char why[WHY_SIZE])
 	struct nbd_handle *h = nbd_create();
 	uint64_t deadline = now_ms() + DIAL_MS;
 
-	if (!h || nbd_set_uri_allow_local_file(h, true) < 0 || nbd_aio_connect_uri(h, uri) < 0)
+	/*
+	 * Without structured replies: that all data of a structured one has come is checked only when a
+	 * command is retired, and a completion callback would take what never came for zeros.
+	 */
+	if (!h || nbd_set_request_structured_replies(h, false) < 0 || nbd_set_uri_allow_local_file(h, true) < 0 ||
+	    nbd_aio_connect_uri(h, uri) < 0)
 		goto err;
 	while (nbd_aio_is_connecting(h) == 1) {
 		uint64_t now = now_ms();
@@ -191,6 +198,7 @@ struct nbd {
 	/* configuration */
 	uv_loop_t *loop;
 	char *uri;
+	char name[BH_NBD_NAME_SIZE]; /* for people: without who we are */
 	unsigned timeout_ms;
 	void (*log)(void *data, const char *text);
 	void *log_data;
@@ -199,6 +207,7 @@ struct nbd {
 	enum state state;
 	struct nbd_handle *handle; /* READY */
 	uv_poll_t *poll;           /* of its socket; on the heap, like the following */
+	int watched;               /* the socket, a descriptor of our own, for libnbd closes its own whenever it likes */
 	uv_timer_t *timer;
 	uv_async_t *wake; /* a dial has ended */
 	struct dial *dial;
@@ -211,6 +220,7 @@ struct nbd {
 	bool doubtful;  /* some of those may be lost: the next flush says so */
 	bool lost, said_lost;  /* the connection is to be let go of; and that was said */
 	uint64_t lost_at;
+	bool telling, destroyed; /* done() is being called; and in there the block was destroyed */
 };
 
 static struct nbd *to_nbd(struct bh_block *b)
@@ -224,7 +234,7 @@ static void say(const struct nbd *n, const char *what, const char *why)
 
 	if (!n->log)
 		return;
-	snprintf(text, sizeof(text), "disk '%s': %s%s%s", n->uri, what, why ? ": " : "", why ? why : "");
+	snprintf(text, sizeof(text), "disk '%s': %s%s%s", n->name, what, why ? ": " : "", why ? why : "");
 	n->log(n->log_data, text);
 }
 
@@ -398,8 +408,15 @@ static void free_handle(uv_handle_t *h)
 /* From the loop only: libnbd is not in any of its calls. */
 static void disconnect(struct nbd *n)
 {
-	if (n->poll)
+	static const struct linger at_once = {.l_onoff = 1};
+
+	if (n->poll) {
+		/* What is still queued must not reach the server after the guest was told that it failed. */
+		if (n->lost)
+			setsockopt(n->watched, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 		uv_close((uv_handle_t *)n->poll, free_handle);
+		close(n->watched);
+	}
 	n->poll = NULL;
 	if (n->handle)
 		nbd_close(n->handle); /* and forgets the commands under way */
@@ -438,15 +455,18 @@ static bool has_limits(struct nbd_handle *h, uint32_t *ret_minimum, uint32_t *re
 /* Begin with a connection that is ready. False: out of memory. */
 static bool adopt(struct nbd *n, struct nbd_handle *h)
 {
-	int fd = nbd_aio_get_fd(h);
+	int fd = fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0);
 
 	n->poll = malloc(sizeof(*n->poll));
 	if (!n->poll || fd < 0 || uv_poll_init(n->loop, n->poll, fd)) {
 		free(n->poll);
 		n->poll = NULL;
+		if (fd >= 0)
+			close(fd);
 		return false;
 	}
 	bh_socket_watch_peer(fd);
+	n->watched = fd;
 	n->poll->data = n;
 	n->handle = h;
 	n->can_flush = nbd_can_flush(h) == 1;
@@ -521,14 +541,23 @@ static void dial_again(struct nbd *n)
 
 /* --- time ------------------------------------------------------------------------------------------------ */
 
-static void tell_finished(struct nbd *n)
+static void nbd_destroy(struct bh_block *b);
+
+/* False: whoever was told has destroyed the block, and it is gone. */
+static bool tell_finished(struct nbd *n)
 {
+	n->telling = true;
 	while (!bh_list_empty(&n->finished)) {
 		struct bh_block_request *r = bh_container_of(n->finished.next, struct bh_block_request, queued.link);
 
 		bh_list_remove(&r->queued.link);
 		r->done(r);
 	}
+	n->telling = false;
+	if (!n->destroyed)
+		return true;
+	nbd_destroy(&n->block);
+	return false;
 }
 
 /* Those that have had their time. Is the server silent? Then the connection is worth nothing. */
@@ -558,7 +587,8 @@ static void look(uv_timer_t *timer)
 	if (n->state == RESTING && uv_now(n->loop) >= n->dial_at)
 		dial_again(n);
 	start_all(n);
-	tell_finished(n);
+	if (!tell_finished(n))
+		return;
 	if (n->state == READY && bh_list_empty(&n->requests) && bh_list_empty(&n->finished))
 		uv_timer_stop(timer);
 }
@@ -589,6 +619,9 @@ static void nbd_destroy(struct bh_block *b)
 {
 	struct nbd *n = to_nbd(b);
 
+	n->destroyed = true;
+	if (n->telling)
+		return; /* tell_finished() does it */
 	n->lost = true;
 	disconnect(n);
 	if (n->dial) {
@@ -617,7 +650,9 @@ static const struct bh_block_ops nbd_ops = {
 
 static int fail(char *error, size_t error_size, const char *uri, int err, const char *why)
 {
-	snprintf(error, error_size, "disk '%s': %s", uri, why);
+	char name[BH_NBD_NAME_SIZE];
+
+	snprintf(error, error_size, "disk '%s': %s", bh_block_nbd_name(uri, name), why);
 	return err;
 }
 
@@ -686,6 +721,7 @@ int bh_block_nbd_open(uv_loop_t *loop, const char *uri, bool readonly, unsigned 
 	bh_list_init(&n->requests);
 	bh_list_init(&n->finished);
 	n->uri = strdup(uri);
+	bh_block_nbd_name(uri, n->name);
 	r = n->uri ? make_handles(n) : -ENOMEM;
 	if (r)
 		fail(error, error_size, uri, r, "out of memory; free some");

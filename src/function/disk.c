@@ -388,16 +388,24 @@ static const char *name_of(const struct bh_disk_config *c)
 	return c->nbd ? c->nbd : c->path ? c->path : "";
 }
 
+/* The same without what is nobody's business. */
+static const char *shown_name(const struct bh_disk_config *c, char name[BH_NBD_NAME_SIZE])
+{
+	return c->nbd ? bh_block_nbd_name(c->nbd, name) : name_of(c);
+}
+
 static int check_config(const struct bh_disk_config *c, char *error, size_t error_size)
 {
+	char name[BH_NBD_NAME_SIZE];
+
 	if (!c->path == !c->nbd || !*name_of(c))
 		return invalid(error, error_size, "", "say where its blocks are: either file=FILE or nbd=URI");
 	if (c->block_size && c->block_size != 512 && c->block_size != 4096)
-		return invalid(error, error_size, name_of(c), "the block size has to be 512 or 4096");
+		return invalid(error, error_size, shown_name(c, name), "the block size has to be 512 or 4096");
 	if (c->speed != BH_SPEED_FULL && c->speed != BH_SPEED_HIGH)
-		return invalid(error, error_size, name_of(c), "the speed has to be full or high");
+		return invalid(error, error_size, shown_name(c, name), "the speed has to be full or high");
 	if (c->serial && !valid_serial(c->serial))
-		return invalid(error, error_size, name_of(c),
+		return invalid(error, error_size, shown_name(c, name),
 		               "the serial number has to be 12 to 32 characters of 0-9 and A-F");
 	return 0;
 }
@@ -406,11 +414,12 @@ static int check_size(const struct bh_disk_config *c, const struct bh_block *blo
                       char *error, size_t error_size)
 {
 	unsigned long long size = block->size;
+	char name[BH_NBD_NAME_SIZE];
 
 	if (size == 0)
-		return invalid(error, error_size, name_of(c), "is empty; give it a size (truncate -s 1G FILE)");
+		return invalid(error, error_size, shown_name(c, name), "is empty; give it a size (truncate -s 1G FILE)");
 	if (block->alignment > block_size) {
-		snprintf(error, error_size, "disk '%s': the server has blocks of %u bytes; %s", name_of(c), block->alignment,
+		snprintf(error, error_size, "disk '%s': the server has blocks of %u bytes; %s", shown_name(c, name), block->alignment,
 		         block->alignment <= 4096 ? "say block=4096" : "that is more than a disk can have");
 		return -EINVAL;
 	}
@@ -418,7 +427,7 @@ static int check_size(const struct bh_disk_config *c, const struct bh_block *blo
 		return 0;
 	snprintf(error, error_size,
 	         "disk '%s': its size, %llu bytes, is not a multiple of %u; extend it (truncate -s %%%u FILE)%s",
-	         name_of(c), size, block_size, block_size, size % 512 == 0 ? " or use block=512" : "");
+	         shown_name(c, name), size, block_size, block_size, size % 512 == 0 ? " or use block=512" : "");
 	return -EINVAL;
 }
 
@@ -460,6 +469,7 @@ int bh_disk_create_on(struct bh_block *block, const struct bh_disk_config *confi
 int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, struct bh_device **ret,
                    char *error, size_t error_size)
 {
+	char name[BH_NBD_NAME_SIZE];
 	struct bh_block *block;
 	int r;
 
@@ -478,7 +488,7 @@ int bh_disk_create(struct uv_loop_s *loop, const struct bh_disk_config *config, 
 		goto err_destroy;
 	r = bh_disk_create_on(block, config, ret);
 	if (r < 0) {
-		snprintf(error, error_size, "disk '%s': out of memory; free some", name_of(config));
+		snprintf(error, error_size, "disk '%s': out of memory; free some", shown_name(config, name));
 		goto err_destroy;
 	}
 	return 0;

@@ -239,6 +239,19 @@ def test_what_is_wrong_is_said_in_one_line(device, wrong):
     assert wrong in refused(device)
 
 
+def test_who_we_are_is_told_to_nobody():
+    said = refused("disk,nbd=nbd://someone:secret@127.0.0.1:1/")
+    assert "nbd://127.0.0.1:1/" in said and "secret" not in said and "someone" not in said
+
+
+def test_what_was_written_is_flushed_when_the_server_is_told_to_end(serve, backing, tmp_path):
+    with Nbdkit(backing, address=tmp_path / "nbd.sock") as nbd:
+        server, disk = serve(nbd)
+        disk.write(0, b"last" * 128)
+        assert server.terminate() == 0
+        assert backing.read_bytes()[:512] == b"last" * 128
+
+
 def test_a_server_that_says_nothing_is_not_waited_for(tmp_path):
     """Two seconds, and a guest that is being served meanwhile does not time out."""
     with socket.socket(socket.AF_UNIX) as silent:
