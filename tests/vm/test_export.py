@@ -143,7 +143,8 @@ echo /dev/${disk##*/} >/tmp/disk""", 60)
 def test_linux_hears_keys_and_lines_through_usbip(machine, tmp_path):
     keys, line = tmp_path / "keys", tmp_path / "line"
     os.mkfifo(keys)
-    with Export("usbip", f"hid,kind=keyboard,file={keys}", f"serial,pty={line}") as export, open(keys, "r+") as typing:
+    devices = f"hid,kind=keyboard,file={keys}", f"serial,pty={line}"
+    with Export("usbip", *devices) as export, open(os.open(keys, os.O_RDWR), "w") as typing:
         attach(machine, export, "1-1")
         attach(machine, export, "1-2")
         machine.busid("1209:0002")
