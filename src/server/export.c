@@ -5,6 +5,7 @@
 #include "export.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include <net/socket.h>
 
 #include "devices.h"
+#include "listener.h"
 #include "options.h"
 #include "say.h"
 #include "statistics.h"
@@ -57,7 +59,7 @@ struct exporter {
 	const struct bh_device_kind *kinds[MOST_DEVICES];
 	struct bh_device *devices[MOST_DEVICES];
 	size_t count;
-	const char *path; /* of the socket, to be removed; NULL: none */
+	struct bh_listener listener;
 	struct bh_address address;
 	struct bh_usbip_server *usbip;
 	struct bh_usbredir_server *usbredir;
@@ -113,7 +115,11 @@ static void announce(const struct exporter *x, const char *name)
 {
 	const char *port = strrchr(name, ':');
 
-	printf("bulkhead: exporting at %s by %s\n\n", name, x->protocol);
+	printf("bulkhead: exporting at %s by %s\n", name, x->protocol);
+	for (size_t i = 0; i < x->count; i++)
+		if (x->kinds[i]->other_side)
+			printf("bulkhead: the %s is at %s\n", x->kinds[i]->name, x->kinds[i]->other_side(x->devices[i]));
+	putchar('\n');
 	if (x->usbip)
 		printf("Linux, as root:\n  modprobe vhci-hcd; usbip --tcp-port %s attach -r HOST -b 1-1\n\n", port ? port + 1 : "PORT");
 	else if (x->address.path)
@@ -191,6 +197,8 @@ static int make_device(struct exporter *x, const char *text, char *error)
 	else
 		r = bh_device_options_check(kind, o, error);
 	if (!r)
+		r = bh_options_spare(o, x->statistics, error);
+	if (!r)
 		r = kind->create(&x->loop, o, &x->devices[x->count], error);
 	if (!r)
 		x->count++;
@@ -199,23 +207,36 @@ static int make_device(struct exporter *x, const char *text, char *error)
 	return r;
 }
 
+/* One that was passed in: it has to listen, and may not make us wait. */
+static int adopt_socket(const struct exporter *x, char name[BH_SOCKET_NAME_SIZE], char *error)
+{
+	int listens, flags = fcntl(x->fd, F_GETFL);
+	socklen_t size = sizeof(listens);
+
+	snprintf(name, BH_SOCKET_NAME_SIZE, "file descriptor %d", x->fd);
+	if (flags < 0 || getsockopt(x->fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) || !listens) {
+		snprintf(error, BH_ERROR_SIZE, "--fd %d is no socket that listens", x->fd);
+		return -EINVAL;
+	}
+	return fcntl(x->fd, F_SETFL, flags | O_NONBLOCK) ? -errno : 0;
+}
+
 static int open_socket(struct exporter *x, char name[BH_SOCKET_NAME_SIZE], char *error)
 {
-	int one, r;
-	socklen_t size = sizeof(one);
+	int r;
 
-	if (!x->listen) {
-		snprintf(name, BH_SOCKET_NAME_SIZE, "file descriptor %d", x->fd);
-		if (getsockopt(x->fd, SOL_SOCKET, SO_ACCEPTCONN, &one, &size) || !one) {
-			snprintf(error, BH_ERROR_SIZE, "--fd %d is no socket that listens", x->fd);
-			return -EINVAL;
-		}
-		return 0;
-	}
+	if (!x->listen)
+		return adopt_socket(x, name, error);
 	r = bh_address_parse(x->listen, true, &x->address);
 	if (r) {
 		snprintf(error, BH_ERROR_SIZE, "--listen '%s': %s", x->listen,
 		         r == -EINVAL ? "is no address; say ADDRESS:PORT, [ADDRESS]:PORT for IPv6, or unix:PATH" : "out of memory");
+		return r;
+	}
+	if (x->address.path) {
+		snprintf(name, BH_SOCKET_NAME_SIZE, "unix:%s", x->address.path);
+		r = bh_listener_open(&x->listener, x->address.path, 0600, error);
+		x->fd = x->listener.fd;
 		return r;
 	}
 	x->fd = bh_socket_listen(&x->address, name);
@@ -223,7 +244,6 @@ static int open_socket(struct exporter *x, char name[BH_SOCKET_NAME_SIZE], char 
 		snprintf(error, BH_ERROR_SIZE, "--listen '%s': %s; %s", x->listen, strerror(-x->fd), bh_socket_listen_advice(x->fd));
 		return x->fd;
 	}
-	x->path = x->address.path;
 	return 0;
 }
 
@@ -277,10 +297,10 @@ static int run(struct exporter *x, size_t device_count)
 	if (x->status)
 		stop(x);
 	uv_run(&x->loop, UV_RUN_DEFAULT);
-	if (x->listen && fd >= 0)
+	if (x->address.path)
+		bh_listener_close(&x->listener);
+	else if (x->listen && fd >= 0)
 		close(fd);
-	if (x->path)
-		unlink(x->path);
 	bh_address_free(&x->address);
 	for (size_t i = 0; i < x->count; i++)
 		bh_options_free(&x->options[i]);
@@ -296,7 +316,7 @@ int bh_export(int argc, char **argv)
 		{"fd", required_argument, NULL, FD}, {"device", required_argument, NULL, DEVICE},
 		{"statistics", required_argument, NULL, STATISTICS}, {"help", no_argument, NULL, HELP}, {0},
 	};
-	struct exporter x = {.fd = -1};
+	struct exporter x = {.fd = -1, .listener.fd = -1};
 	size_t devices = 0;
 	char *end;
 	int option;

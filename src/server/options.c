@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <base/util.h>
 
@@ -157,6 +158,24 @@ int bh_options_choice(const struct bh_options *o, const char *key, const char *c
 	for (unsigned i = 1; choices[i] && used < BH_ERROR_SIZE; i++)
 		used += (size_t)snprintf(error + used, BH_ERROR_SIZE - used, "%s%s", choices[i + 1] ? ", " : " or ", choices[i]);
 	return -EINVAL;
+}
+
+int bh_options_spare(const struct bh_options *o, const char *path, char *error)
+{
+	static const char *const keys[] = {"file", "input"};
+	struct stat theirs, ours;
+
+	if (!path || stat(path, &theirs))
+		return 0;
+	for (size_t i = 0; i < BH_COUNT(keys); i++) {
+		const char *file = bh_options_get(o, keys[i]);
+
+		if (file && !stat(file, &ours) && ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino) {
+			snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is the file of a %s: choose another", path, o->kind);
+			return -EINVAL;
+		}
+	}
+	return 0;
 }
 
 void bh_options_help(FILE *to, const struct bh_option_key *keys)

@@ -47,6 +47,12 @@ int bh_options_number(const struct bh_options *o, const char *key, unsigned long
 int bh_options_choice(const struct bh_options *o, const char *key, const char *const *choices, unsigned *ret,
                       char *error);
 
+/*
+ * Statistics are to replace no device's file: is path (NULL: none) one that file= or input= names?
+ * Then -EINVAL and a line in error.
+ */
+int bh_options_spare(const struct bh_options *o, const char *path, char *error);
+
 /* A line for each key. */
 void bh_options_help(FILE *to, const struct bh_option_key *keys);
 

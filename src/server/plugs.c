@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include <base/util.h>
 #include <uhci/uhci.h>
@@ -199,27 +198,6 @@ static void sort_in(struct bh_plugs *p, struct plug *g)
 	bh_list_append(before, &g->link); /* last in the list that begins there: in front of it */
 }
 
-/* The statistics are to replace no device's file. */
-static int check_files(const struct plug *g, char *error)
-{
-	static const char *const keys[] = {"file", "input"};
-	const char *path = g->plugs->statistics;
-	struct stat theirs, ours;
-
-	if (!path || stat(path, &theirs))
-		return 0;
-	for (size_t i = 0; i < BH_COUNT(keys); i++) {
-		const char *file = bh_options_get(&g->options, keys[i]);
-
-		if (file && !stat(file, &ours) && ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino) {
-			snprintf(error, BH_ERROR_SIZE, "--statistics '%s' is the file of a %s: choose another", path,
-			         g->kind->name);
-			return -EINVAL;
-		}
-	}
-	return 0;
-}
-
 static struct plug *plug_of(const struct bh_device *d)
 {
 	return bh_container_of(d->upcalls, struct plug, upcalls);
@@ -267,7 +245,7 @@ static int attach(struct plug *g, struct bh_port *port, char *error)
 	if (r)
 		return r;
 	d->verification = g->verification;
-	r = check_files(g, error);
+	r = bh_options_spare(&g->options, g->plugs->statistics, error);
 	if (!r) {
 		r = bh_port_attach(port, d);
 		if (r)

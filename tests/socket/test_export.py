@@ -220,3 +220,23 @@ def test_what_is_wrong_is_said_in_one_line(arguments, wrong):
     run = subprocess.run([BINARY, "export", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20,
                          check=False)
     assert run.returncode == 2 and wrong in run.stderr and run.stderr.count("\n") == 1, run.stderr
+
+
+def test_statistics_replace_no_disk(image):
+    run = subprocess.run([BINARY, "export", "--protocol", "usbip", "--listen", "127.0.0.1:0", "--device", f"disk,file={image}",
+                          "--statistics", image], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    assert run.returncode == 2 and "is the file of a disk" in run.stderr
+    assert image.stat().st_size == MEGABYTES << 20
+
+
+def test_a_socket_that_was_left_behind_is_replaced_and_one_in_use_is_not(tmp_path):
+    address = f"unix:{tmp_path}/export.sock"
+    with Export("usbip", "zero", address=address) as first:
+        run = subprocess.run([BINARY, "export", "--protocol", "usbip", "--listen", address, "--device", "zero"],
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+        assert run.returncode == 2 and run.stderr.count("\n") == 1
+        first.process.kill()
+        first.process.wait()
+        with Export("usbip", "zero", address=address) as second:
+            assert second.stop()[0] == 0
+    assert not (tmp_path / "export.sock").exists()

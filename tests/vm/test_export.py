@@ -148,7 +148,7 @@ def test_linux_hears_keys_and_lines_through_usbip(machine, tmp_path):
         attach(machine, export, "1-1")
         attach(machine, export, "1-2")
         machine.busid("1209:0002")
-        machine.busid("1209:0005")
+        machine.busid("1209:0006")
         machine.run("""
 tries=200
 until event=$(grep -l '^Bulkhead Keyboard$' /sys/class/input/event*/device/name) && [ -e /dev/ttyACM0 ]; do
