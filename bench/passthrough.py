@@ -3,7 +3,7 @@
 
 The host is a virtual machine of its own, the peer (tests/vm/peer.py), whose kernel plays a
 full-speed disk (dummy_hcd, mass-storage gadget). In it a nested QEMU boots a small program
-(bench/boot) that drives a UHCI by its registers: 64 KiB a command, a descriptor for each packet of 64
+(bench/boot) that drives a UHCI by its registers: 120 KiB a command, a descriptor for each packet of 64
 bytes, as Linux does. QEMU carries each descriptor to the device by itself; Bulkhead carries what is
 queued. The two take turns; the figures are medians. What was written has to be in the gadget's
 file, and what was read has to be the same. Leaves the figures in build/passthrough.json.
@@ -66,7 +66,7 @@ def main():
         return 1
     runs, start = {"qemu": [], "bulkhead": []}, time.monotonic()
     print(f"[{0:6.1f} s] booting the peer", flush=True)
-    with peer.Peer([peer.mass_storage(megabytes=4)]) as machine:
+    with peer.Peer([peer.mass_storage(megabytes=4)], cpus=2) as machine:
         machine.busid(peer.MASS_STORAGE)
         for number in range(options.pairs):
             for side in runs:

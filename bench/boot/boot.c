@@ -8,9 +8,9 @@
 #include "uhci.h"
 
 #ifndef KILOBYTES
-#define KILOBYTES 256 /* each way; a multiple of 64 */
+#define KILOBYTES 480 /* each way; a multiple of 120 */
 #endif
-#define PIECE MOST_BYTES
+#define PIECE MOST_BYTES /* of a command: 240 blocks, what Linux's usb-storage sends at most */
 
 struct __attribute__((packed)) cbw {
 	uint32_t signature, tag, length;

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #define PACKET 64u
-#define MOST_BYTES 65536u /* of one transfer */
+#define MOST_BYTES 122880u /* of one transfer */
 
 enum { PID_IN = 0x69, PID_OUT = 0xe1, PID_SETUP = 0x2d };
 

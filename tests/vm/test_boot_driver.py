@@ -10,7 +10,7 @@ import subprocess
 import lab
 import pytest
 
-KILOBYTES = 256  # as boot.c has it
+KILOBYTES = 480  # as boot.c has it
 SIZE = 1 << 20
 ENDED = 1  # QEMU's status where the program ends with 0
 
