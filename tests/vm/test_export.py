@@ -15,6 +15,7 @@ SIZE = 2 * MEGABYTES
 # Reads the first half of the disk, and writes it to the second.
 COPY = f"""
 . /bh.sh
+modprobe xhci_pci 2>/dev/null # init loads the older ones
 wait_for /dev/sda || exit 1
 say size=$(cat /sys/block/sda/size)
 timed read dd if=/dev/sda of=/tmp/data bs=64k count={16 * MEGABYTES} iflag=direct status=none || exit 1
