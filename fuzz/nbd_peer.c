@@ -22,7 +22,7 @@
 #include "../src/function/block.h"
 #include "must.h"
 
-#define TIMEOUT_MS 30u
+#define TIMEOUT_MS 8u
 #define REQUESTS 4u
 #define SIZE (1u << 20)
 
@@ -69,7 +69,7 @@ static void serve_one(int fd)
 	if (server.how & 0x80)
 		n = greet(head, server.how);
 	(void)!send(fd, head, n, MSG_NOSIGNAL);
-	if (n && poll(&p, 1, 10) == 1) /* the first request: answers before it are another case (how & 0x40) */
+	if (n && poll(&p, 1, 3) == 1) /* the first request: answers before it are another case (how & 0x40) */
 		(void)!recv(fd, sink, server.how & 0x40 ? 0 : sizeof(sink), MSG_DONTWAIT);
 	(void)!send(fd, server.bytes, server.size, MSG_NOSIGNAL);
 	pthread_mutex_unlock(&server.lock);

@@ -32,7 +32,7 @@
 /* Between two dials. */
 #define REST_MS 500u
 
-/* How often it is looked whether a request has had its time. */
+/* How often it is looked whether a request has had its time, at least. */
 #define LOOK_MS 100u
 
 /* Of one command to the server, where that does not say less. */
@@ -199,7 +199,7 @@ struct nbd {
 	uv_loop_t *loop;
 	char *uri;
 	char name[BH_NBD_NAME_SIZE]; /* for people: without who we are */
-	unsigned timeout_ms;
+	unsigned timeout_ms, look_ms;
 	void (*log)(void *data, const char *text);
 	void *log_data;
 
@@ -248,13 +248,13 @@ static void finish(struct bh_block_request *r, int error)
 	r->error = error;
 	bh_list_remove(&r->queued.link);
 	bh_list_append(&n->finished, &r->queued.link);
-	uv_timer_start(n->timer, look, 0, LOOK_MS);
+	uv_timer_start(n->timer, look, 0, n->look_ms);
 }
 
 static void lose(struct nbd *n)
 {
 	n->lost = true;
-	uv_timer_start(n->timer, look, 0, LOOK_MS);
+	uv_timer_start(n->timer, look, 0, n->look_ms);
 }
 
 /* --- commands --------------------------------------------------------------------------------------- */
@@ -611,7 +611,7 @@ static void nbd_submit(struct bh_block *b, struct bh_block_request *r)
 	r->queued.deadline = long_away ? now : now + n->timeout_ms;
 	r->queued.sent = r->queued.flushing = false;
 	bh_list_append(&n->requests, &r->queued.link);
-	uv_timer_start(n->timer, look, 0, LOOK_MS);
+	uv_timer_start(n->timer, look, 0, n->look_ms);
 }
 
 /* Everything of it, however far it came. */
@@ -716,6 +716,7 @@ int bh_block_nbd_open(uv_loop_t *loop, const char *uri, bool readonly, unsigned 
 	n->block.ops = &nbd_ops;
 	n->loop = loop;
 	n->timeout_ms = timeout_ms;
+	n->look_ms = BH_MIN(LOOK_MS, timeout_ms / 4 + 1);
 	n->log = log;
 	n->log_data = log_data;
 	bh_list_init(&n->requests);
