@@ -226,6 +226,22 @@ static enum bh_scan_end end_of_taking(enum taken t)
 	return BH_SCAN_INVALID;
 }
 
+/* Was it a limit of ours, or a lack of memory, that ended SCAN? Then it may have been in the middle of a request. */
+static bool is_limit(enum bh_scan_end end)
+{
+	return end == BH_SCAN_DESCRIPTORS || end == BH_SCAN_BYTES || end == BH_SCAN_MEMORY;
+}
+
+/* Is there one behind the last one taken that would have been taken, but for a limit? */
+static bool more_follows(const struct bh_destination *d, const struct bh_descriptor *last)
+{
+	struct bh_source *source = d->engine->source;
+	struct bh_descriptor next;
+	enum bh_scan_end end;
+
+	return source->ops->next(source, last, &next) == BH_FOUND && !ends_before(d, last, &next, &end);
+}
+
 /* Takes the head, and then along the list what may follow. *ret_taken: what became of the last one tried. */
 static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_descriptor *head, enum taken *ret_taken)
 {
@@ -240,10 +256,15 @@ static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_desc
 		struct bh_descriptor *taken = next;
 
 		*ret_taken = take(d, taken);
-		if (*ret_taken != TAKEN)
-			return end_of_taking(*ret_taken);
-		if (ends_after(d, &limits, taken, &end))
+		if (*ret_taken != TAKEN) {
+			end = end_of_taking(*ret_taken);
+			d->batch.goes_on = is_limit(end); /* it is what follows */
 			return end;
+		}
+		if (ends_after(d, &limits, taken, &end)) {
+			d->batch.goes_on = is_limit(end) && more_follows(d, taken);
+			return end;
+		}
 		next = last;
 		last = taken;
 		found = source->ops->next(source, last, next);
@@ -267,6 +288,7 @@ bool bh_scan(struct bh_destination *d, const struct bh_descriptor *head, enum bh
 	d->batch.chain = head->chain;
 	d->batch.head = head->id;
 	d->batch.zero_packet = !d->in && d->batch.length > 0 && d->batch.records[d->batch.count - 1].length == 0;
+	d->batch.end = end;
 	d->engine->counters.scan_end[end]++;
 	return true;
 }
@@ -281,7 +303,7 @@ void bh_batch_drop(struct bh_destination *d)
 	}
 	next_stamp(b);
 	b->length = b->count = b->skip = 0;
-	b->zero_packet = false;
+	b->zero_packet = b->goes_on = false;
 }
 
 void bh_batch_free(struct bh_destination *d)

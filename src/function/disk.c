@@ -512,6 +512,7 @@ static const struct bh_device_ops disk_ops = {
 	.set_configuration = disk_set_configuration,
 	.set_interface = disk_set_interface,
 	.refuses = bh_standard_refuses,
+	.descriptors = bh_standard_descriptors,
 	.clear_halt = disk_clear_halt,
 	.endpoint = bh_standard_endpoint,
 	.destroy = disk_destroy,

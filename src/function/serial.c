@@ -405,6 +405,7 @@ static const struct bh_device_ops serial_ops = {
 	.set_configuration = bh_standard_set_configuration,
 	.set_interface = bh_standard_set_interface,
 	.refuses = bh_standard_refuses,
+	.descriptors = bh_standard_descriptors,
 	.clear_halt = bh_standard_clear_halt,
 	.endpoint = bh_standard_endpoint,
 	.suspend = bh_standard_suspend,

@@ -320,6 +320,13 @@ bool bh_standard_refuses(const struct bh_device *d, const struct bh_setup *setup
 	return bh_settings_refuse(&bh_container_of(d, struct bh_standard, device)->settings, setup);
 }
 
+struct bh_descriptors bh_standard_descriptors(const struct bh_device *d)
+{
+	const struct bh_description *description = bh_container_of(d, struct bh_standard, device)->description;
+
+	return (struct bh_descriptors){description->device, description->configurations, description->configuration_count};
+}
+
 void bh_standard_set_interface(struct bh_device *d, uint8_t interface, uint8_t alternate, struct bh_transfer *t)
 {
 	struct bh_standard *s = of_device(d);

@@ -100,6 +100,7 @@ void bh_standard_set_interface(struct bh_device *d, uint8_t interface, uint8_t a
 void bh_standard_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
 bool bh_standard_refuses(const struct bh_device *d, const struct bh_setup *setup);
 const struct bh_endpoint_info *bh_standard_endpoint(const struct bh_device *d, uint8_t address);
+struct bh_descriptors bh_standard_descriptors(const struct bh_device *d);
 void bh_standard_suspend(struct bh_device *d, bool suspended);
 
 #endif

@@ -103,7 +103,7 @@ static void show(struct bh_real *r)
 			r->ops->shown(r);
 		return;
 	case -ENOTSUP:
-		bh_real_say(r, "%04x:%04x runs at %s speed, which the guest's full-speed port cannot carry: it is not shown",
+		bh_real_say(r, "%04x:%04x runs at %s speed, which the guest's full-speed port cannot carry as it is (translate=off): it is not shown",
 		            bh_probe_vendor(&r->probe), bh_probe_product(&r->probe), speed_name(r->device.speed));
 		break;
 	}
@@ -198,4 +198,11 @@ const struct bh_endpoint_info *bh_real_endpoint(const struct bh_device *d, uint8
 bool bh_real_refuses(const struct bh_device *d, const struct bh_setup *setup)
 {
 	return bh_settings_refuse(&of_device(d)->settings, setup);
+}
+
+struct bh_descriptors bh_real_descriptors(const struct bh_device *d)
+{
+	const struct bh_probe *p = &of_device(d)->probe;
+
+	return (struct bh_descriptors){p->device_descriptor, p->configurations, p->count};
 }

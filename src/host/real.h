@@ -79,6 +79,7 @@ void bh_real_departed(struct bh_real *r, const char *why);
 /* For struct bh_device_ops. */
 const struct bh_endpoint_info *bh_real_endpoint(const struct bh_device *d, uint8_t address);
 bool bh_real_refuses(const struct bh_device *d, const struct bh_setup *setup);
+struct bh_descriptors bh_real_descriptors(const struct bh_device *d);
 
 /*
  * A line for people, "NAME: TEXT". One a second, and a few at once: whoever is on the other side

@@ -279,6 +279,7 @@ static const struct bh_device_ops device_ops = {
 	.set_interface = bh_redir_set_interface,
 	.clear_halt = clear_halt,
 	.refuses = bh_real_refuses,
+	.descriptors = bh_real_descriptors,
 	.endpoint = bh_real_endpoint,
 	.destroy = destroy,
 };

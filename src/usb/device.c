@@ -51,6 +51,11 @@ const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uin
 	return d->ops->endpoint(d, address);
 }
 
+struct bh_descriptors bh_device_descriptors(const struct bh_device *d)
+{
+	return d->ops->descriptors ? d->ops->descriptors(d) : (struct bh_descriptors){0};
+}
+
 #define REQUEST(type, request) ((type) << 8 | (request))
 enum {
 	CLEAR_ENDPOINT_FEATURE = REQUEST(0x02, 1),

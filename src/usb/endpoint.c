@@ -15,6 +15,18 @@ static struct bh_endpoint *of_destination(struct bh_destination *d)
 	return bh_container_of(d, struct bh_endpoint, destination);
 }
 
+/* What the batch's end says of the guest's request. */
+static unsigned flags_of(const struct bh_batch *b)
+{
+	unsigned flags = b->zero_packet ? BH_TRANSFER_ZERO_PACKET : 0;
+
+	if (b->end == BH_SCAN_NOTIFY || b->end == BH_SCAN_SHORT)
+		flags |= BH_TRANSFER_REQUEST_ENDS;
+	else if (b->goes_on)
+		flags |= BH_TRANSFER_REQUEST_GOES_ON;
+	return flags;
+}
+
 static void carrier_start(struct bh_destination *d)
 {
 	struct bh_endpoint *ep = of_destination(d);
@@ -26,7 +38,7 @@ static void carrier_start(struct bh_destination *d)
 	};
 	t->endpoint = ep->info.address;
 	t->type = ep->info.type;
-	t->flags = d->batch.zero_packet ? BH_TRANSFER_ZERO_PACKET : 0;
+	t->flags = flags_of(&d->batch);
 	t->spans = &ep->span;
 	t->span_count = 1;
 	t->length = (uint32_t)ep->span.iov_len;

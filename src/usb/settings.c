@@ -78,8 +78,7 @@ bool bh_settings_refuse(const struct bh_settings *s, const struct bh_setup *setu
 	return false;
 }
 
-/* A bulk-only disk answers whatever it was asked for: its transfers end by themselves. */
-static bool finishes(const uint8_t *interface)
+static bool is_bulk_only(const uint8_t *interface)
 {
 	return interface[5] == MASS_STORAGE && interface[7] == BULK_ONLY;
 }
@@ -97,7 +96,8 @@ static void add_endpoint(struct bh_settings *s, const uint8_t *p, const uint8_t 
 		.max_packet = max_packet,
 		.interval = p[6],
 		.interface = interface[2],
-		.finishes = finishes(interface),
+		.finishes = is_bulk_only(interface), /* it answers whatever it was asked for */
+		.bulk_only = is_bulk_only(interface),
 	};
 }
 

@@ -55,6 +55,14 @@ struct bh_endpoint_info {
 	 * bh_device.finishes, for this endpoint alone.
 	 */
 	bool finishes;
+	bool bulk_only; /* of a bulk-only disk: each command tells how long its data is */
+};
+
+/* What a device says of itself (9.6.1, 9.6.3). */
+struct bh_descriptors {
+	const uint8_t *device; /* 18 bytes; NULL: it does not say */
+	const uint8_t *const *configurations; /* whole ones: bh_configuration_check() */
+	unsigned configuration_count;
 };
 
 /*
@@ -100,6 +108,13 @@ struct bh_transfer {
 };
 
 #define BH_TRANSFER_ZERO_PACKET 1u /* OUT: end with a zero-length packet */
+/*
+ * What is known of the guest's request, of which this may be a part: it ends with this transfer,
+ * for its last packet is short, or the guest asked to be told of it; or more of it is queued
+ * already. Neither: nobody knows. Of use to who changes the size of packets; to others it is nothing.
+ */
+#define BH_TRANSFER_REQUEST_ENDS    2u
+#define BH_TRANSFER_REQUEST_GOES_ON 4u
 
 struct bh_device;
 
@@ -151,6 +166,12 @@ struct bh_device_ops {
 	 * set_interface or detach. Never asked for endpoint 0.
 	 */
 	const struct bh_endpoint_info *(*endpoint)(const struct bh_device *d, uint8_t address);
+
+	/*
+	 * Optional, but has to be there where a layer is to translate between speeds. Its
+	 * descriptors; valid until it detaches, or is destroyed.
+	 */
+	struct bh_descriptors (*descriptors)(const struct bh_device *d);
 
 	/*
 	 * Optional. The bus it is on has gone to sleep (true) or was resumed: its port, one above
@@ -247,6 +268,7 @@ void bh_device_set_interface(struct bh_device *d, uint8_t interface, uint8_t alt
 void bh_device_clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer *t);
 bool bh_device_refuses(const struct bh_device *d, const struct bh_setup *setup);
 const struct bh_endpoint_info *bh_device_endpoint(const struct bh_device *d, uint8_t address);
+struct bh_descriptors bh_device_descriptors(const struct bh_device *d);
 /*
  * Which operation carries out a control request: SET_CONFIGURATION, SET_INTERFACE and
  * CLEAR_FEATURE(ENDPOINT_HALT) have one of their own, unless they ask for what the device
@@ -267,7 +289,8 @@ void bh_device_destroy(struct bh_device *d); /* NULL is allowed */
  *
  * attach: a sticky device is there, in its default state; speed and control_max_packet are set
  * anew before it. From outside of any operation only. 0; -ENOTSUP: it is faster than the port,
- * and does not show; -ENOTCONN: it is in no port. Twice: nothing happens.
+ * and does not show; -EPROTO: a layer that holds it cannot have it shown, and has said why;
+ * -ENOTCONN: it is in no port. Twice: nothing happens.
  *
  * detach: the device is gone by itself; also inside submit, and twice. The bus cancels its
  * transfers in here, and the device ends each as ever. A sticky device stays in its port; any
