@@ -28,7 +28,8 @@
 #define LINE_CODING_SIZE       7u
 #define PACE_MS                20u /* with a rate: how much of it comes at once */
 #define SERIAL_STATE_SIZE      10u
-#define DATA_MAX_PACKET        64
+#define FULL_MAX_PACKET        64
+#define HIGH_MAX_PACKET        512
 #define NOTIFICATION_MAX_PACKET 16
 
 /* UART state bitmap (PSTN, table 31) */
@@ -39,6 +40,7 @@ struct serial {
 	struct bh_standard standard;
 	/* configuration */
 	struct bh_line *line;
+	uint16_t max_packet; /* of the data endpoints */
 	uint32_t rate;      /* bytes/s to the guest; 0: any */
 	uv_timer_t *pacing; /* with a rate: until the guest may get more */
 
@@ -177,7 +179,7 @@ static void give_in(struct serial *s)
 		s->to_guest += t->actual;
 		if (s->rate)
 			s->allowance -= t->actual * UINT64_C(1000);
-		s->unended = t->actual && t->actual == t->length && t->actual % DATA_MAX_PACKET == 0 &&
+		s->unended = t->actual && t->actual == t->length && t->actual % s->max_packet == 0 &&
 		             !s->line->to_guest.used;
 		end(t, BH_SUCCESS);
 	}
@@ -432,30 +434,38 @@ static const uint8_t device_descriptor[] = {
 
 #define CS_INTERFACE 0x24
 
-static const uint8_t configuration_descriptor[] = {
-	9, BH_DESCRIPTOR_CONFIGURATION, BH_LE16(9 + 9 + 5 + 5 + 4 + 5 + 7 + 9 + 7 + 7),
-	2, 1, 0,
-	0xc0, /* self-powered */
-	0,
-	/* ACM, without a command protocol, for nobody here understands one */
-	9, BH_DESCRIPTOR_INTERFACE, COMMUNICATIONS, 0, 1, 2, 2, 0, 0,
-	5, CS_INTERFACE, 0, BH_LE16(0x0110), /* header */
-	5, CS_INTERFACE, 1, 0, DATA,         /* call management: none */
-	4, CS_INTERFACE, 2, 0x06,            /* ACM: line coding, control lines, state; break */
-	5, CS_INTERFACE, 6, COMMUNICATIONS, DATA, /* union */
-	7, BH_DESCRIPTOR_ENDPOINT, NOTIFICATION_ENDPOINT, BH_INTERRUPT, BH_LE16(NOTIFICATION_MAX_PACKET), 16,
-	9, BH_DESCRIPTOR_INTERFACE, DATA, 0, 2, 10, 0, 0, 0,
-	7, BH_DESCRIPTOR_ENDPOINT, DATA_OUT_ENDPOINT, BH_BULK, BH_LE16(DATA_MAX_PACKET), 0,
-	7, BH_DESCRIPTOR_ENDPOINT, DATA_IN_ENDPOINT, BH_BULK, BH_LE16(DATA_MAX_PACKET), 0,
-};
+/* Two interfaces: ACM, without a command protocol, for nobody here understands one; and data. */
+#define CONFIGURATION(interval, max_packet)                                                         \
+	{                                                                                           \
+		9, BH_DESCRIPTOR_CONFIGURATION, BH_LE16(9 + 9 + 5 + 5 + 4 + 5 + 7 + 9 + 7 + 7),     \
+		2, 1, 0,                                                                            \
+		0xc0, /* self-powered */                                                            \
+		0,                                                                                  \
+		9, BH_DESCRIPTOR_INTERFACE, COMMUNICATIONS, 0, 1, 2, 2, 0, 0,                       \
+		5, CS_INTERFACE, 0, BH_LE16(0x0110), /* header */                                   \
+		5, CS_INTERFACE, 1, 0, DATA,         /* call management: none */                    \
+		4, CS_INTERFACE, 2, 0x06,            /* ACM: line coding, control lines, state; break */ \
+		5, CS_INTERFACE, 6, COMMUNICATIONS, DATA, /* union */                               \
+		7, BH_DESCRIPTOR_ENDPOINT, NOTIFICATION_ENDPOINT, BH_INTERRUPT, BH_LE16(NOTIFICATION_MAX_PACKET), interval, \
+		9, BH_DESCRIPTOR_INTERFACE, DATA, 0, 2, 10, 0, 0, 0,                                \
+		7, BH_DESCRIPTOR_ENDPOINT, DATA_OUT_ENDPOINT, BH_BULK, BH_LE16(max_packet), 0,      \
+		7, BH_DESCRIPTOR_ENDPOINT, DATA_IN_ENDPOINT, BH_BULK, BH_LE16(max_packet), 0,       \
+	}
 
-static const struct bh_description description = {
-	.device = device_descriptor,
-	.configurations = (const uint8_t *const[]){configuration_descriptor},
-	.configuration_count = 1,
-	.strings = (const char *const[]){"Bulkhead", "Bulkhead Serial"},
-	.string_count = 2,
-};
+static const uint8_t full_speed[] = CONFIGURATION(16, FULL_MAX_PACKET);
+static const uint8_t high_speed[] = CONFIGURATION(8, HIGH_MAX_PACKET); /* 2^7 of 125 us: the same 16 ms */
+
+#define DESCRIPTION(configuration)                                              \
+	{                                                                       \
+		.device = device_descriptor,                                    \
+		.configurations = (const uint8_t *const[]){configuration},      \
+		.configuration_count = 1,                                       \
+		.strings = (const char *const[]){"Bulkhead", "Bulkhead Serial"}, \
+		.string_count = 2,                                              \
+	}
+
+static const struct bh_description full_speed_description = DESCRIPTION(full_speed);
+static const struct bh_description high_speed_description = DESCRIPTION(high_speed);
 
 /* --- beginning and end ------------------------------------------------------------------------------------------ */
 
@@ -482,6 +492,7 @@ int bh_serial_create(struct uv_loop_s *loop, const struct bh_serial_config *conf
 {
 	static const uint8_t coding[LINE_CODING_SIZE] = {0x80, 0x25, 0, 0, 0, 0, 8}; /* 9600 8N1 */
 	struct serial *s = calloc(1, sizeof(*s));
+	bool high = config->speed == BH_SPEED_HIGH;
 	int r;
 
 	if (!s) {
@@ -504,7 +515,9 @@ int bh_serial_create(struct uv_loop_s *loop, const struct bh_serial_config *conf
 		uv_timer_init(loop, s->pacing);
 		s->pacing->data = s;
 	}
-	bh_standard_init(&s->standard, &serial_ops, &serial_standard_ops, &description, BH_SPEED_FULL);
+	s->max_packet = high ? HIGH_MAX_PACKET : FULL_MAX_PACKET;
+	bh_standard_init(&s->standard, &serial_ops, &serial_standard_ops,
+	                 high ? &high_speed_description : &full_speed_description, high ? BH_SPEED_HIGH : BH_SPEED_FULL);
 	bh_list_init(&s->out);
 	bh_list_init(&s->in);
 	bh_list_init(&s->notifications);

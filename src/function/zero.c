@@ -10,7 +10,7 @@
  * while it is empty IN transfers do. (The gadget waits for a short packet or 4096 bytes
  * before anything comes back; here a packet comes back once it is there.)
  *
- * Left out: the gadget's high and super speed, its choice of sizes, and remote wakeup.
+ * Left out: the gadget's super speed, its choice of sizes, and remote wakeup.
  */
 #include <function/zero.h>
 
@@ -34,7 +34,8 @@
 #define INTERRUPT_IN   (0x03 | BH_ENDPOINT_IN)
 #define INTERRUPT_OUT  0x03
 
-#define MAX_PACKET             64
+#define FULL_MAX_PACKET        64
+#define HIGH_MAX_PACKET        512
 #define ISOCHRONOUS_MAX_PACKET 1023
 
 #define BUFFER_SIZE 4096u /* of the vendor requests, the gadget's */
@@ -42,17 +43,19 @@
 #define PATTERN_MAX 4096u /* bytes looked at at once */
 
 struct loop_packet {
-	uint8_t length;
-	uint8_t bytes[MAX_PACKET];
+	uint16_t length;
+	uint8_t bytes[HIGH_MAX_PACKET];
 };
 
 #define SOURCE_SINK_SIZE (9 + 9 + 2 * 7 + 2 * (9 + 4 * 7))
+#define LOOPBACK_SIZE    (9 + 9 + 2 * 7)
 
 struct zero {
 	struct bh_standard standard;
 	/* configuration */
 	unsigned pattern;
-	uint8_t source_sink[SOURCE_SINK_SIZE];
+	uint16_t max_packet; /* of bulk and interrupt endpoints */
+	uint8_t source_sink[SOURCE_SINK_SIZE], loopback[LOOPBACK_SIZE];
 	const uint8_t *configurations[2];
 	struct bh_description description;
 
@@ -102,35 +105,36 @@ static const uint8_t device_descriptor[18] = {
 #define ENDPOINT(address, type, max_packet, interval) \
 	7, BH_DESCRIPTOR_ENDPOINT, (address), (type), BH_LE16(max_packet), (interval)
 
-static const uint8_t loopback_descriptor[9 + 9 + 2 * 7] = {
-	CONFIGURATION(9 + 9 + 2 * 7, LOOPBACK, STRING_LOOPBACK),
-	INTERFACE(0, 2),
-	ENDPOINT(BULK_IN, BH_BULK, MAX_PACKET, 0),
-	ENDPOINT(BULK_OUT, BH_BULK, MAX_PACKET, 0),
-};
-
 static void describe(struct zero *z, uint8_t isochronous_interval, uint8_t interrupt_interval)
 {
+	const uint16_t max_packet = z->max_packet;
+	const uint8_t loopback[LOOPBACK_SIZE] = {
+		CONFIGURATION(LOOPBACK_SIZE, LOOPBACK, STRING_LOOPBACK),
+		INTERFACE(0, 2),
+		ENDPOINT(BULK_IN, BH_BULK, max_packet, 0),
+		ENDPOINT(BULK_OUT, BH_BULK, max_packet, 0),
+	};
 	const uint8_t source_sink[SOURCE_SINK_SIZE] = {
 		CONFIGURATION(SOURCE_SINK_SIZE, SOURCE_SINK, STRING_SOURCE_SINK),
 		INTERFACE(0, 2),
-		ENDPOINT(BULK_IN, BH_BULK, MAX_PACKET, 0),
-		ENDPOINT(BULK_OUT, BH_BULK, MAX_PACKET, 0),
+		ENDPOINT(BULK_IN, BH_BULK, max_packet, 0),
+		ENDPOINT(BULK_OUT, BH_BULK, max_packet, 0),
 		INTERFACE(1, 4),
-		ENDPOINT(BULK_IN, BH_BULK, MAX_PACKET, 0),
-		ENDPOINT(BULK_OUT, BH_BULK, MAX_PACKET, 0),
+		ENDPOINT(BULK_IN, BH_BULK, max_packet, 0),
+		ENDPOINT(BULK_OUT, BH_BULK, max_packet, 0),
 		ENDPOINT(ISOCHRONOUS_IN, BH_ISOCHRONOUS, ISOCHRONOUS_MAX_PACKET, isochronous_interval),
 		ENDPOINT(ISOCHRONOUS_OUT, BH_ISOCHRONOUS, ISOCHRONOUS_MAX_PACKET, isochronous_interval),
 		INTERFACE(2, 4),
-		ENDPOINT(BULK_IN, BH_BULK, MAX_PACKET, 0),
-		ENDPOINT(BULK_OUT, BH_BULK, MAX_PACKET, 0),
-		ENDPOINT(INTERRUPT_IN, BH_INTERRUPT, MAX_PACKET, interrupt_interval),
-		ENDPOINT(INTERRUPT_OUT, BH_INTERRUPT, MAX_PACKET, interrupt_interval),
+		ENDPOINT(BULK_IN, BH_BULK, max_packet, 0),
+		ENDPOINT(BULK_OUT, BH_BULK, max_packet, 0),
+		ENDPOINT(INTERRUPT_IN, BH_INTERRUPT, max_packet, interrupt_interval),
+		ENDPOINT(INTERRUPT_OUT, BH_INTERRUPT, max_packet, interrupt_interval),
 	};
 
 	memcpy(z->source_sink, source_sink, sizeof(source_sink));
 	z->configurations[0] = z->source_sink;
-	z->configurations[1] = loopback_descriptor;
+	memcpy(z->loopback, loopback, sizeof(loopback));
+	z->configurations[1] = z->loopback;
 	z->description = (struct bh_description){
 		.device = device_descriptor,
 		.configurations = z->configurations,
@@ -329,11 +333,11 @@ static void take(struct zero *z, struct bh_transfer *t)
 {
 	struct loop_packet *p = &z->ring[(z->first + z->count++) % RING_SIZE];
 
-	p->length = (uint8_t)BH_MIN(t->length - t->actual, MAX_PACKET);
+	p->length = (uint16_t)BH_MIN(t->length - t->actual, (uint32_t)z->max_packet);
 	bh_transfer_read(t, t->actual, p->bytes, p->length);
 	t->actual += p->length;
 	count_out(z, t->type, 1, p->length);
-	if (p->length < MAX_PACKET || (t->actual == t->length && !(t->flags & BH_TRANSFER_ZERO_PACKET)))
+	if (p->length < z->max_packet || (t->actual == t->length && !(t->flags & BH_TRANSFER_ZERO_PACKET)))
 		end(t, BH_SUCCESS);
 }
 
@@ -350,7 +354,7 @@ static void give(struct zero *z, struct bh_transfer *t)
 	count_in(z, t->type, 1, BH_MIN(length, room));
 	if (length > room)
 		end(t, BH_BABBLE);
-	else if (length < MAX_PACKET || t->actual == t->length)
+	else if (length < z->max_packet || t->actual == t->length)
 		end(t, BH_SUCCESS);
 }
 
@@ -597,20 +601,23 @@ struct bh_zero_counters bh_zero_counters(const struct bh_device *device)
 int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret)
 {
 	unsigned isochronous = config->isochronous_interval ? config->isochronous_interval : 4;
-	unsigned interrupt = config->interrupt_interval ? config->interrupt_interval : 1;
+	bool high = config->speed == BH_SPEED_HIGH;
+	unsigned interrupt = config->interrupt_interval ? config->interrupt_interval : high ? 4 : 1;
 	struct zero *z;
 
-	if (config->pattern > 2 || isochronous > 16 || interrupt > 255 || config->delay_us > BH_DELAY_MAX_US ||
+	if ((!high && config->speed != BH_SPEED_FULL && config->speed != 0) || (high && interrupt > 16) || config->pattern > 2 || isochronous > 16 || interrupt > 255 || config->delay_us > BH_DELAY_MAX_US ||
 	    (config->delay_us && !config->loop))
 		return -EINVAL;
 	z = calloc(1, sizeof(*z));
 	if (!z)
 		return -ENOMEM;
 	z->pattern = config->pattern;
+	z->max_packet = high ? HIGH_MAX_PACKET : FULL_MAX_PACKET;
 	describe(z, (uint8_t)isochronous, (uint8_t)interrupt);
 	bh_list_init(&z->waiting[0]);
 	bh_list_init(&z->waiting[1]);
-	bh_standard_init(&z->standard, &zero_ops, &standard_ops, &z->description, BH_SPEED_FULL);
+	bh_standard_init(&z->standard, &zero_ops, &standard_ops, &z->description,
+	                 high ? BH_SPEED_HIGH : BH_SPEED_FULL);
 	z->standard.device.finishes = true;
 	if (config->delay_us)
 		bh_delay_init(&z->delay, config->loop, config->delay_us, delay_over);

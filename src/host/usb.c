@@ -20,6 +20,8 @@
 
 /* A full-speed wire moves 19 packets of 64 bytes in a millisecond (USB 2.0, 5.8.4), if nobody else does. */
 #define FULL_SPEED_US_PER_KIB 1000u
+/* One of high speed 13 of 512 in an eighth of it (5.8.4): 19, and as much again for devices that take breath. */
+#define HIGH_SPEED_US_PER_KIB 40u
 
 static struct bh_usb *of_device(const struct bh_device *d)
 {
@@ -369,7 +371,8 @@ static void say_too_fast(struct bh_usb *u)
 {
 	if (says_anew(u, -ENOTSUP))
 		bh_real_say(&u->real,
-		            "it runs at high speed or above, which the guest's full-speed port cannot carry: it is not taken");
+		            "it runs at high speed or above, which the guest's full-speed port cannot carry as it is "
+		            "(translate=off): it is not taken");
 }
 
 /* Not to be tried again before it was unplugged. */
@@ -404,7 +407,7 @@ static void found(struct bh_usb *u, const struct bh_usb_entry *e)
 	u->entry = *e;
 	if (is_refused(u, e))
 		return;
-	if (e->mbits > 12) {
+	if (e->mbits > 12 && !u->any_speed) {
 		say_too_fast(u);
 		refuse(u);
 		return;
@@ -446,6 +449,19 @@ static void over(struct bh_usb *u)
 	bh_device_detach(&u->real.device);
 }
 
+/* What a wire needs if nobody else uses it (USB 2.0, 5.8.4; USB 3.2, with what an old hub makes of it). */
+static uint32_t us_per_kib(enum bh_speed speed)
+{
+	static const uint32_t all[] = {
+		[BH_SPEED_LOW] = FULL_SPEED_US_PER_KIB,
+		[BH_SPEED_FULL] = FULL_SPEED_US_PER_KIB,
+		[BH_SPEED_HIGH] = HIGH_SPEED_US_PER_KIB,
+		[BH_SPEED_SUPER] = HIGH_SPEED_US_PER_KIB,
+	};
+
+	return all[speed];
+}
+
 static void opened(struct bh_usb *u)
 {
 	const struct bh_usb_opening *o = &u->thread.opening;
@@ -456,7 +472,7 @@ static void opened(struct bh_usb *u)
 		u->said_error = 0;
 		u->gone = false;
 		u->touched = *o->drivers != 0;
-		u->real.device.us_per_kib = FULL_SPEED_US_PER_KIB;
+		u->real.device.us_per_kib = us_per_kib(o->speed);
 		if (*o->drivers)
 			bh_real_say(&u->real, "taken from %s", o->drivers);
 		if (!u->ending)
@@ -764,6 +780,7 @@ int bh_usb_create(uv_loop_t *loop, const struct bh_usb_config *config, struct bh
 	bh_list_init(&u->chore.link);
 	u->passed = config->passed;
 	u->keep_from_resets = config->keep_from_resets;
+	u->any_speed = u->thread.opening.any_speed = config->any_speed;
 	init_handles(u, loop);
 	r = bh_real_init(&u->real, loop, &device_ops, &real_ops, &config->log, name);
 	if (!r && !copy_selector(u, &config->selector))

@@ -166,7 +166,7 @@ static int take(struct bh_usb_thread *t, struct bh_usb_opening *o)
 	int r;
 
 	o->speed = speed_of(t->handle);
-	if (o->speed > BH_SPEED_FULL)
+	if (o->speed > BH_SPEED_FULL && !o->any_speed)
 		return -ENOTSUP;
 	if (somebody_has_it(t->fd))
 		return -EBUSY;

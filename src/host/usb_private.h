@@ -80,6 +80,7 @@ struct bh_usb_opening {
 	/* asked */
 	char node[BH_USB_NODE_SIZE]; /* empty: fd was passed */
 	int fd;                      /* the thread's from the errand on */
+	bool any_speed;
 	/* answered */
 	int error; /* negative errno; -EBUSY: another program has it; -ENOTSUP: too fast */
 	enum bh_speed speed;
@@ -181,7 +182,7 @@ struct bh_usb {
 	/* configuration */
 	struct bh_usb_selector selector; /* its texts are ours; */
 	char *port, *serial, *node;
-	bool passed, keep_from_resets;
+	bool passed, keep_from_resets, any_speed;
 
 	/* what it is made of */
 	struct bh_usb_thread thread;

@@ -14,6 +14,7 @@
 #include <function/hub.h>
 #include <function/serial.h>
 #include <function/zero.h>
+#include <layer/layers.h>
 
 #include "say.h"
 
@@ -27,6 +28,18 @@ static int created(int r, const struct bh_options *o, char *error)
 
 /* --- disk ------------------------------------------------------------------------------ */
 
+#define SPEED_KEY {.key = "speed", .value = "full|high", .help = "of high speed: with packets of 512 bytes; default full"}
+
+static int read_speed(const struct bh_options *o, enum bh_speed *ret, char *error)
+{
+	static const char *const speeds[] = {"full", "high", NULL};
+	unsigned high = 0;
+	int r = bh_options_choice(o, "speed", speeds, &high, error);
+
+	*ret = high ? BH_SPEED_HIGH : BH_SPEED_FULL;
+	return r;
+}
+
 static const struct bh_option_key disk_keys[] = {
 	{.key = "file", .value = "IMG", .help = "raw image, or a block device"},
 	{.key = "nbd", .value = "URI", .help = "instead: an NBD server's export, nbd://HOST:PORT/NAME or nbd+unix:///NAME?socket=PATH"},
@@ -35,6 +48,7 @@ static const struct bh_option_key disk_keys[] = {
 	{.key = "serial", .value = "S", .help = "serial number, 12 to 32 of 0-9 A-F; default: made from the file's path"},
 	{.key = "block", .value = "512|4096", .help = "bytes in a block; default 512"},
 	{.key = "fixed", .value = "on|off", .help = "not a removable medium; default off"},
+	SPEED_KEY,
 	{0},
 };
 
@@ -52,10 +66,11 @@ static int disk_create(uv_loop_t *loop, const struct bh_options *o, struct bh_de
 		.nbd = bh_options_get(o, "nbd"),
 		.log = say_line,
 		.serial = bh_options_get(o, "serial"),
-		.speed = BH_SPEED_FULL,
 	};
 	int r = bh_options_bool(o, "readonly", &config.readonly, error);
 
+	if (!r)
+		r = read_speed(o, &config.speed, error);
 	if (!r)
 		r = bh_options_bool(o, "fixed", &config.fixed, error);
 	if (!r)
@@ -91,6 +106,7 @@ static const struct bh_option_key zero_keys[] = {
 	{.key = "pattern", .value = "0|1|2", .help = "zeros; byte i of a packet is i % 63; zeros, and takes anything; default 0"},
 	{.key = "iso-interval", .value = "N", .help = "bInterval of the isochronous endpoints, 1 to 16; default 4"},
 	{.key = "interrupt-interval", .value = "N", .help = "bInterval of the interrupt endpoints, 1 to 255; default 1"},
+	SPEED_KEY,
 	{.key = "delay", .value = "US", .help = "transfers end that many microseconds later, at most 10000000; default 0"},
 	{0},
 };
@@ -99,8 +115,11 @@ static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_de
 {
 	unsigned long pattern = 0, isochronous = 0, interrupt = 0, delay = 0;
 	struct bh_zero_config config;
+	enum bh_speed speed;
 	int r = bh_options_number(o, "pattern", 0, 2, &pattern, error);
 
+	if (!r)
+		r = read_speed(o, &speed, error);
 	if (!r)
 		r = bh_options_number(o, "iso-interval", 1, 16, &isochronous, error);
 	if (!r)
@@ -114,6 +133,7 @@ static int zero_create(uv_loop_t *loop, const struct bh_options *o, struct bh_de
 		.isochronous_interval = (unsigned)isochronous,
 		.interrupt_interval = (unsigned)interrupt,
 		.delay_us = (unsigned)delay,
+		.speed = speed,
 		.loop = loop,
 	};
 	return created(bh_zero_create(&config, ret), o, error);
@@ -196,6 +216,7 @@ static const struct bh_option_key serial_keys[] = {
 	{.key = "tcp-listen", .value = "ADDRESS:PORT", .help = "an address here, or localhost: serves one after another; port 0: any"},
 	{.key = "file", .value = "PATH", .help = "what the guest sends is appended to it"},
 	{.key = "input", .value = "PATH", .help = "with file: what the guest receives"},
+	SPEED_KEY,
 	{.key = "rate", .value = "N", .help = "bytes/s that the guest gets at most, for one that drops what it cannot look at; default: any"},
 	{0},
 };
@@ -214,6 +235,8 @@ static int serial_create(uv_loop_t *loop, const struct bh_options *o, struct bh_
 	};
 
 	r = bh_options_number(o, "rate", 1, UINT32_MAX, &rate, error);
+	if (!r)
+		r = read_speed(o, &config.speed, error);
 	if (r)
 		return r;
 	config.rate = (uint32_t)rate;
@@ -306,13 +329,15 @@ static const struct bh_device_kind *const kinds[] = {
 static const struct bh_option_key common_keys[] = {
 	{.key = "port", .value = "PLACE", .help = "2, or 1.3: the third of the hub in port 1; default: the next free root port"},
 	{.key = "verify", .value = "MODE", .help = "exact, checksum, td or buffer: what is compared; default exact (trace: embedders only)"},
+	{.key = "layers", .value = "NAME[:...][+NAME...]", .help = "what stands between it and the guest, the first next to the device; see below"},
+	{.key = "translate", .value = "on|off", .help = "a device faster than the port is translated for it (on, the default), or refused"},
 	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{0},
 };
 
 int bh_device_options_check(const struct bh_device_kind *kind, const struct bh_options *o, char *error)
 {
-	struct bh_option_key keys[16];
+	struct bh_option_key keys[20];
 	size_t n = 0;
 
 	for (const struct bh_option_key *k = kind->keys; k->key; k++)
@@ -366,4 +391,6 @@ void bh_device_help(FILE *to)
 	}
 	fprintf(to, "  every device:\n");
 	bh_options_help(to, common_keys);
+	fprintf(to, "  layers, as in layers=delay:5ms+capture:FILE:\n");
+	bh_layers_help(to);
 }

@@ -18,6 +18,7 @@
 #include <base/util.h>
 #include <export/usbip_server.h>
 #include <export/usbredir_server.h>
+#include <layer/layers.h>
 #include <net/address.h>
 #include <net/socket.h>
 
@@ -25,6 +26,7 @@
 #include "listener.h"
 #include "options.h"
 #include "say.h"
+#include "stack.h"
 #include "statistics.h"
 
 #define MOST_DEVICES 16u
@@ -91,7 +93,7 @@ static json_t *statistics(const struct exporter *x)
 	for (size_t i = 0; i < x->count; i++) {
 		json_t *o = json_pack("{s:s}", "kind", x->kinds[i]->name), *own;
 
-		own = x->kinds[i]->statistics ? x->kinds[i]->statistics(x->devices[i]) : json_object();
+		own = bh_device_statistics(x->kinds[i], x->devices[i]);
 		json_object_update(o, own);
 		json_decref(own);
 		json_array_append_new(devices, o);
@@ -118,7 +120,7 @@ static void announce(const struct exporter *x, const char *name)
 	printf("bulkhead: exporting at %s by %s\n", name, x->protocol);
 	for (size_t i = 0; i < x->count; i++)
 		if (x->kinds[i]->other_side)
-			printf("bulkhead: the %s is at %s\n", x->kinds[i]->name, x->kinds[i]->other_side(x->devices[i]));
+			printf("bulkhead: the %s is at %s\n", x->kinds[i]->name, x->kinds[i]->other_side(bh_layers_bottom(x->devices[i])));
 	putchar('\n');
 	if (x->usbip)
 		printf("Linux, as root:\n  modprobe vhci-hcd; usbip --tcp-port %s attach -r HOST -b 1-1\n\n", port ? port + 1 : "PORT");
@@ -142,6 +144,37 @@ static void device_closed(void *data, int error)
 	}
 }
 
+/*
+ * Layers go first; what they hold is closed as its kind has to be, which tells when it is safe. One
+ * operation is put in their way for that: destroy.
+ */
+struct closing {
+	struct bh_device_ops ops;
+	const struct bh_device_ops *own;
+	const struct bh_device_kind *kind;
+	struct exporter *exporter;
+};
+
+static void close_bottom(struct bh_device *d)
+{
+	struct closing *c = bh_container_of(d->ops, struct closing, ops);
+
+	d->ops = c->own;
+	c->kind->close(d, device_closed, c->exporter);
+}
+
+static void close_device(struct exporter *x, size_t i)
+{
+	struct bh_device *bottom = bh_layers_bottom(x->devices[i]);
+	struct closing c = {.ops = *bottom->ops, .own = bottom->ops, .kind = x->kinds[i], .exporter = x};
+
+	if (x->kinds[i]->close) {
+		c.ops.destroy = close_bottom;
+		bottom->ops = &c.ops;
+	}
+	bh_device_destroy(x->devices[i]);
+}
+
 /* Works on what is only half begun. */
 static void stop(struct exporter *x)
 {
@@ -151,12 +184,8 @@ static void stop(struct exporter *x)
 	write_statistics(x);
 	bh_usbip_server_destroy(x->usbip);
 	bh_usbredir_server_destroy(x->usbredir);
-	for (size_t i = 0; i < x->count; i++) {
-		if (x->kinds[i]->close)
-			x->kinds[i]->close(x->devices[i], device_closed, x);
-		else
-			bh_device_destroy(x->devices[i]);
-	}
+	for (size_t i = 0; i < x->count; i++)
+		close_device(x, i);
 	if (!x->signals)
 		return;
 	uv_close((uv_handle_t *)&x->term, NULL);
@@ -192,6 +221,8 @@ static int make_device(struct exporter *x, const char *text, char *error)
 		snprintf(error, BH_ERROR_SIZE, "no device '%s'; 'bulkhead export --device help' lists them", o->kind);
 	else if (kind->hub)
 		snprintf(error, BH_ERROR_SIZE, "a hub cannot be exported: say the devices that hang from it, one by one");
+	else if (bh_options_get(o, "translate"))
+		snprintf(error, BH_ERROR_SIZE, "%s: translate= is for 'bulkhead serve': here devices run at their own speed", o->kind);
 	else if (bh_options_get(o, "port"))
 		snprintf(error, BH_ERROR_SIZE, "%s: port= is for 'bulkhead serve': who imports the device plugs it in", o->kind);
 	else
@@ -199,7 +230,7 @@ static int make_device(struct exporter *x, const char *text, char *error)
 	if (!r)
 		r = bh_options_spare(o, x->statistics, error);
 	if (!r)
-		r = kind->create(&x->loop, o, &x->devices[x->count], error);
+		r = bh_device_make(&x->loop, kind, o, false, &x->devices[x->count], error);
 	if (!r)
 		x->count++;
 	else

@@ -14,10 +14,12 @@
 #include <string.h>
 
 #include <base/util.h>
+#include <layer/layers.h>
 #include <uhci/uhci.h>
 
 #include "options.h"
 #include "places.h"
+#include "stack.h"
 
 struct plug {
 	/* configuration */
@@ -29,8 +31,9 @@ struct plug {
 
 	/* state */
 	struct bh_list link; /* plugs->all, or those to come */
-	struct bh_device *device;
-	const struct bh_device_ops *device_ops; /* its own; */
+	struct bh_device *device;               /* what is plugged in: perhaps a layer over */
+	struct bh_device *bottom;               /* what the kind made */
+	const struct bh_device_ops *device_ops; /* that one's own; */
 	struct bh_device_ops ops;               /* and what it has now: the same, but for destroy */
 	const struct bh_device_upcalls *bus_upcalls; /* the bus's; */
 	struct bh_device_upcalls upcalls;            /* and what the device has now: the same, but for attached, detached */
@@ -118,7 +121,7 @@ static void plug_closed(void *data, int error)
 	plug_free(g);
 }
 
-/* The bus is done with the device, however it went. */
+/* The bus is done with the device, and so are its layers, however it went. */
 static void plug_destroy(struct bh_device *d)
 {
 	struct plug *g = bh_container_of(d->ops, struct plug, ops);
@@ -132,7 +135,7 @@ static void plug_destroy(struct bh_device *d)
 		g->removal->open++;
 	else
 		p->ops->gone(p->context, g->place, g->kind->name);
-	g->device = NULL;
+	g->device = g->bottom = NULL;
 	if (g->kind->close) {
 		g->kind->close(d, plug_closed, g);
 	} else {
@@ -231,7 +234,10 @@ static void plug_detached(struct bh_device *d)
 
 static void explain_attach(const struct plug *g, int r, char *error)
 {
-	if (r == -E2BIG)
+	if (r == -ENOTSUP)
+		snprintf(error, BH_ERROR_SIZE, "the %s does not fit port %s: it is faster than the port, and translate=off was said",
+		         g->kind->name, g->place);
+	else if (r == -E2BIG)
 		snprintf(error, BH_ERROR_SIZE, "port=%s: at most %u hubs may follow each other", g->place, BH_BUS_MAX_HUBS);
 	else
 		snprintf(error, BH_ERROR_SIZE, "the %s does not fit port %s: %s", g->kind->name, g->place, strerror(-r));
@@ -240,7 +246,7 @@ static void explain_attach(const struct plug *g, int r, char *error)
 static int attach(struct plug *g, struct bh_port *port, char *error)
 {
 	struct bh_device *d;
-	int r = g->kind->create(g->plugs->loop, &g->options, &d, error);
+	int r = bh_device_make(g->plugs->loop, g->kind, &g->options, true, &d, error);
 
 	if (r)
 		return r;
@@ -256,10 +262,11 @@ static int attach(struct plug *g, struct bh_port *port, char *error)
 		return r;
 	}
 	g->device = d;
-	g->device_ops = d->ops;
-	g->ops = *d->ops;
+	g->bottom = bh_layers_bottom(d);
+	g->device_ops = g->bottom->ops;
+	g->ops = *g->bottom->ops;
 	g->ops.destroy = plug_destroy;
-	d->ops = &g->ops;
+	g->bottom->ops = &g->ops;
 	g->bus_upcalls = d->upcalls;
 	g->upcalls = *d->upcalls;
 	g->upcalls.attached = plug_attached;
@@ -403,7 +410,7 @@ static json_t *plug_json(const struct plug *g)
 
 static json_t *plug_counters(const struct plug *g)
 {
-	return g->kind->statistics ? g->kind->statistics(g->device) : json_object();
+	return bh_device_statistics(g->kind, g->device);
 }
 
 json_t *bh_plugs_statistics(const struct bh_plugs *p)
@@ -438,7 +445,7 @@ json_t *bh_plugs_list(const struct bh_plugs *p)
 		json_t *o = plug_json(g);
 
 		if (g->kind->other_side)
-			json_object_set_new(o, "other_side", text_json(g->kind->other_side(g->device)));
+			json_object_set_new(o, "other_side", text_json(g->kind->other_side(g->bottom)));
 		json_object_set_new(o, "speed", json_string(speeds[g->device->speed]));
 		json_object_set_new(o, "connected", json_boolean(port->connected));
 		json_object_set_new(o, "enabled", json_boolean(port->enabled));
@@ -455,7 +462,7 @@ void bh_plugs_announce(const struct bh_plugs *p, FILE *to)
 	bh_list_each(g, &p->all, struct plug, link)
 		if (g->kind->other_side)
 			fprintf(to, "bulkhead: the %s in port %s is at %s\n", g->kind->name, g->place,
-			        g->kind->other_side(g->device));
+			        g->kind->other_side(g->bottom));
 }
 
 int bh_plugs_input(struct bh_plugs *p, const char *place, const char *text, char *error)
@@ -465,7 +472,7 @@ int bh_plugs_input(struct bh_plugs *p, const char *place, const char *text, char
 	bh_list_each(g, &p->all, struct plug, link)
 		if (!bh_place_compare(g->place, place)) {
 			if (g->kind->input)
-				return g->kind->input(g->device, text, error);
+				return g->kind->input(g->bottom, text, error);
 			snprintf(error, BH_ERROR_SIZE, "port=%s: a %s takes no input", place, g->kind->name);
 			return -EINVAL;
 		}

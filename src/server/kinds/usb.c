@@ -122,15 +122,18 @@ static int create(uv_loop_t *loop, const struct bh_options *o, struct bh_device 
 {
 	struct bh_usb_config config = {.passed = bh_options_get(o, "fd"), .log = {.line = say}};
 	unsigned long fd = 0;
-	bool guest_reset = true;
+	bool guest_reset = true, translate = true;
 	int r = read_selector(o, &config.selector, error);
 
 	if (!r)
 		r = bh_options_number(o, "fd", 0, 1 << 20, &fd, error);
 	if (!r)
 		r = bh_options_bool(o, "guest-reset", &guest_reset, error);
+	if (!r)
+		r = bh_options_bool(o, "translate", &translate, error);
 	if (r)
 		return r;
+	config.any_speed = translate;
 	config.fd = (int)fd;
 	config.keep_from_resets = !guest_reset;
 	return bh_usb_create(loop, &config, ret, error, BH_ERROR_SIZE);

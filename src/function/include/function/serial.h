@@ -44,6 +44,7 @@ struct bh_serial_config {
 	const char *file;
 	const char *input; /* with file: read, from begin to end, as what the guest receives; NULL: nothing */
 	uint32_t rate;     /* bytes/s that the guest gets at most; 0: as many as it takes */
+	enum bh_speed speed; /* BH_SPEED_HIGH; any other: full */
 };
 
 /* Since creation; bytes. */

@@ -1,13 +1,14 @@
 /*
  * An emulated test device: what Linux's gadget zero is to a host, with the endpoints that
  * usbtest looks for. Its first configuration (value 3) gives bytes of a pattern for ever and
- * takes them; its second (value 2) sends back what it is sent. Full speed.
+ * takes them; its second (value 2) sends back what it is sent.
  *
  * Configuration 3, interface 0:
  *   alternate 0  bulk IN 0x81 and OUT 0x01, 64 bytes
  *   alternate 1  these, and isochronous IN 0x82 and OUT 0x02, 1023 bytes
  *   alternate 2  these of 0, and interrupt IN 0x83 and OUT 0x03, 64 bytes
  * Configuration 2, interface 0: bulk IN 0x81 and OUT 0x01, 64 bytes
+ * Of high speed, bulk and interrupt endpoints have packets of 512 bytes.
  *
  * A pattern is one of packets, not of transfers: each begins anew, as the gadget's does
  * as long as its buffers are multiples of the packet size. So it does not matter how packets
@@ -32,7 +33,8 @@ struct bh_zero_config {
 	 */
 	unsigned pattern;
 	unsigned isochronous_interval; /* bInterval, 1 to 16: every 2^(bInterval - 1) frames; 0: 4 */
-	unsigned interrupt_interval;   /* bInterval, 1 to 255 frames; 0: 1 */
+	unsigned interrupt_interval;   /* bInterval, 1 to 255 frames; of high speed 1 to 16; 0: each frame */
+	enum bh_speed speed;           /* BH_SPEED_FULL, also by 0, or BH_SPEED_HIGH */
 	/*
 	 * Every transfer ends that long after it was submitted, at most 10 s, and up to a
 	 * millisecond later; as if the device were a real one behind a host interface with such a

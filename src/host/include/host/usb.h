@@ -39,6 +39,8 @@ struct bh_usb_config {
 	 * endpoints' halts cleared only: for what does not survive a reset.
 	 */
 	bool keep_from_resets;
+	/* Devices of high speed and SuperSpeed are taken, too: who has them translates. */
+	bool any_speed;
 	struct bh_real_log log;
 };
 

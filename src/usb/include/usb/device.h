@@ -245,7 +245,8 @@ struct bh_device {
 	/*
 	 * Comes and goes: it stays in its port while it is away. Nothing shows before the first
 	 * bh_device_attach(), nor between a bh_device_detach() and the next; meanwhile, too, only
-	 * cancel and destroy are called. May be cleared, but not set, while it is in a port.
+	 * cancel and destroy are called. While it is in a port it may be changed right before a
+	 * bh_device_detach() only, which goes by it.
 	 */
 	bool sticky;
 	/* How what is sent to it is verified; may be set by whoever attaches it. */

@@ -1,0 +1,323 @@
+/*
+ * The layer "fault": breaks transfers, for testing what comes after.
+ *
+ *   fault:KIND[@N][:every=N][:p=PERCENT][:count=N][:endpoint=0xNN][:seed=N]
+ *
+ * KIND: stall (a halt, until the guest clears it), babble, error (bus error), timeout (no response),
+ * short (an IN that ends early, what it had being lost; an OUT that ends early in an error), hang (it
+ * never ends, but when it is cancelled), disconnect (the device is gone for a second). Which
+ * transfers: the N-th, every N-th, or by chance; of all but control transfers, or of one endpoint
+ * (0: control); at most count times. The N-th alone where nothing else is said: the first.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/util.h>
+
+#include "kinds.h"
+#include "timer.h"
+
+#define AWAY_US 1000000u
+
+enum fault_kind { STALL, BABBLE, BUS_ERROR, NO_RESPONSE, SHORT, HANG, DISCONNECT, KIND_COUNT };
+
+static const char *const names[KIND_COUNT] = {"stall", "babble", "error", "timeout", "short", "hang", "disconnect"};
+
+struct fault {
+	struct bh_layer layer;
+	/* configuration */
+	enum fault_kind kind;
+	uint64_t at, every, most; /* 0: not said */
+	double percent;           /* the same */
+	int endpoint; /* -1: any but control */
+	struct bh_timer *timer;
+
+	/* state */
+	uint64_t random;
+	uint64_t transfers, faults;
+	uint16_t halts[2]; /* [in], a bit for each endpoint number */
+	bool hidden; /* the device below, which comes and goes, is not there */
+};
+
+static struct fault *of_layer(const struct bh_layer *l)
+{
+	return (struct fault *)bh_container_of(l, struct fault, layer);
+}
+
+static bool concerns(const struct fault *f, const struct bh_passage *p)
+{
+	if (p->above->type == BH_CONTROL)
+		return f->endpoint == 0;
+	return f->endpoint < 0 || f->endpoint == p->above->endpoint;
+}
+
+/* Does it hit this one? */
+static bool strikes(struct fault *f, const struct bh_passage *p)
+{
+	bool hit;
+
+	if (!concerns(f, p))
+		return false;
+	f->transfers++;
+	if (f->percent > 0)
+		hit = (double)(bh_layer_random(&f->random) >> 11) < f->percent * 0x1p53 / 100;
+	else if (f->every)
+		hit = f->transfers % f->every == 0;
+	else
+		hit = f->transfers == f->at;
+	if (!hit || f->faults == f->most)
+		return false;
+	f->faults++;
+	return true;
+}
+
+/* --- halts: until the guest clears them (9.4.5) ---------------------------------------- */
+
+static uint16_t *halts_of(struct fault *f, uint8_t address)
+{
+	return &f->halts[(address & BH_ENDPOINT_IN) != 0];
+}
+
+static bool is_halted(struct fault *f, const struct bh_passage *p)
+{
+	return p->above->type != BH_CONTROL && *halts_of(f, p->above->endpoint) >> (p->above->endpoint & 15) & 1;
+}
+
+static void note_request(struct fault *f, const struct bh_setup *setup)
+{
+	uint8_t index = setup->wIndex.b[0];
+
+	switch (bh_device_operation(&f->layer.device, setup)) {
+	case BH_OPERATION_CLEAR_HALT:
+		*halts_of(f, index) &= (uint16_t) ~(1u << (index & 15));
+		break;
+	case BH_OPERATION_SET_CONFIGURATION:
+	case BH_OPERATION_SET_INTERFACE:
+		memset(f->halts, 0, sizeof(f->halts));
+		break;
+	case BH_OPERATION_SUBMIT:
+		break;
+	}
+}
+
+/* --- the device that goes and comes back -------------------------------------------------- */
+
+static void back(void *data)
+{
+	struct fault *f = data;
+
+	if (!f->hidden)
+		bh_device_attach(&f->layer.device);
+}
+
+/* It keeps its port, whatever it is that it holds. Cancels what is under way. */
+static void disconnect(struct fault *f)
+{
+	f->layer.device.sticky = true;
+	bh_timer_set(f->timer, AWAY_US);
+	bh_device_detach(&f->layer.device);
+}
+
+static int fault_attached(struct bh_layer *l)
+{
+	of_layer(l)->hidden = false;
+	return 0;
+}
+
+static void fault_detached(struct bh_layer *l)
+{
+	of_layer(l)->hidden = true;
+}
+
+/* --- transfers ---------------------------------------------------------------------------------- */
+
+static void strike(struct fault *f, struct bh_passage *p)
+{
+	switch (f->kind) {
+	case STALL:
+		if (p->above->type != BH_CONTROL)
+			*halts_of(f, p->above->endpoint) |= (uint16_t)(1u << (p->above->endpoint & 15));
+		bh_layer_end(p, BH_STALL, 0);
+		return;
+	case BABBLE:
+		bh_layer_end(p, bh_passage_is_in(p) ? BH_BABBLE : BH_BUS_ERROR, 0);
+		return;
+	case BUS_ERROR:
+		bh_layer_end(p, BH_BUS_ERROR, 0);
+		return;
+	case NO_RESPONSE:
+		bh_layer_end(p, BH_NO_RESPONSE, 0);
+		return;
+	case SHORT: /* when it has ended below */
+		p->number = 1;
+		bh_layer_pass(p);
+		return;
+	case DISCONNECT: /* cancels it, as all others */
+		disconnect(f);
+		return;
+	case HANG:
+	case KIND_COUNT:
+		return; /* held until it is cancelled */
+	}
+}
+
+static void fault_begin(struct bh_layer *l, struct bh_passage *p)
+{
+	struct fault *f = of_layer(l);
+
+	if (p->above->type == BH_CONTROL)
+		note_request(f, &p->above->setup);
+	if (is_halted(f, p))
+		bh_layer_end(p, BH_STALL, 0);
+	else if (strikes(f, p))
+		strike(f, p);
+	else
+		bh_layer_pass(p);
+}
+
+static void fault_ended(struct bh_layer *l, struct bh_passage *p, enum bh_status status)
+{
+	uint32_t actual = p->below.actual;
+
+	(void)l;
+	if (p->number && status == BH_SUCCESS && actual) {
+		actual /= 2;
+		if (!bh_passage_is_in(p))
+			status = BH_BUS_ERROR;
+	}
+	bh_layer_end(p, status, actual);
+}
+
+static void fault_reset(struct bh_layer *l)
+{
+	memset(of_layer(l)->halts, 0, sizeof(of_layer(l)->halts));
+}
+
+static void fault_finish(struct bh_layer *l)
+{
+	bh_timer_close(of_layer(l)->timer);
+}
+
+static const struct bh_layer_ops fault_ops = {
+	.begin = fault_begin,
+	.ended = fault_ended,
+	.reset = fault_reset,
+	.attached = fault_attached,
+	.detached = fault_detached,
+	.finish = fault_finish,
+};
+
+/* --- the row of the table -------------------------------------------------------------------------- */
+
+static bool parse_kind(struct fault *f, char *item)
+{
+	char *at = strchr(item, '@');
+
+	if (at) {
+		*at++ = '\0';
+		if (!bh_layer_number(at, UINT32_MAX, &f->at) || !f->at)
+			return false;
+	}
+	for (unsigned i = 0; i < KIND_COUNT; i++)
+		if (!strcmp(item, names[i])) {
+			f->kind = (enum fault_kind)i;
+			return true;
+		}
+	return false;
+}
+
+static bool parse_endpoint(struct fault *f, const char *value)
+{
+	char *end;
+	unsigned long number = strtoul(value, &end, 0);
+
+	if (end == value || *end || number > 0xff || number & 0x70 || number == BH_ENDPOINT_IN)
+		return false;
+	f->endpoint = (int)number;
+	return true;
+}
+
+static bool parse_percent(struct fault *f, const char *value)
+{
+	char *end;
+
+	f->percent = strtod(value, &end);
+	return end != value && !*end && f->percent > 0 && f->percent <= 100;
+}
+
+static bool parse_one(struct fault *f, const char *key, const char *value, uint64_t *seed)
+{
+	if (!strcmp(key, "every"))
+		return bh_layer_number(value, UINT32_MAX, &f->every) && f->every;
+	if (!strcmp(key, "p"))
+		return parse_percent(f, value);
+	if (!strcmp(key, "count"))
+		return bh_layer_number(value, UINT32_MAX, &f->most) && f->most;
+	if (!strcmp(key, "endpoint"))
+		return parse_endpoint(f, value);
+	if (!strcmp(key, "seed"))
+		return bh_layer_number(value, UINT32_MAX, seed) && *seed;
+	return false;
+}
+
+static int parse(struct fault *f, const char *text, char *error)
+{
+	char item[BH_PARAMETER_SIZE], *value;
+	bool wrong = false, ok = *text;
+	uint64_t seed = 1;
+
+	for (unsigned i = 0; ok && bh_layer_parameter(&text, item, &value, &wrong); i++)
+		ok = i == 0 ? !value && parse_kind(f, item) : value && parse_one(f, item, value, &seed);
+	if (!ok || wrong || !!f->at + !!f->every + (f->percent > 0) > 1)
+		return bh_layer_wrong(error, "layers=fault: say fault:KIND[@N][:every=N][:p=PERCENT][:count=N][:endpoint=0xNN][:seed=N], "
+		                             "as in fault:stall@100 or fault:error:p=1; KIND is stall, babble, error, timeout, short, hang or disconnect");
+	if (!f->at && !f->every && f->percent <= 0)
+		f->at = 1;
+	if (!f->most)
+		f->most = UINT64_MAX;
+	f->random = seed * 0x9e3779b97f4a7c15u;
+	return 0;
+}
+
+static int create(const struct bh_layer_context *c, const char *parameters, struct bh_device *below,
+                  struct bh_device **ret, char *error)
+{
+	struct fault *f = calloc(1, sizeof(*f));
+	int r = -ENOMEM;
+
+	if (f) {
+		f->endpoint = -1;
+		r = parse(f, parameters, error);
+	}
+	if (!r && f->kind == DISCONNECT && below->hub)
+		r = bh_layer_wrong(error, "layers=fault:disconnect: not over a hub: put it over what hangs from it");
+	if (!r && !(f->timer = bh_timer_create(c->loop, back, f)))
+		r = -ENOMEM;
+	if (r == -ENOMEM)
+		bh_layer_wrong(error, "out of memory");
+	if (r) {
+		free(f);
+		return r;
+	}
+	bh_layer_init(&f->layer, &fault_ops, below);
+	*ret = &f->layer.device;
+	return 0;
+}
+
+static unsigned counters(const struct bh_layer *l, struct bh_layer_counter ret[BH_LAYER_COUNTERS])
+{
+	const struct fault *f = of_layer(l);
+
+	ret[0] = (struct bh_layer_counter){"transfers", f->transfers};
+	ret[1] = (struct bh_layer_counter){"faults", f->faults};
+	return 2;
+}
+
+const struct bh_layer_kind bh_layer_fault = {
+	.name = "fault",
+	.parameters = ":KIND[@N][:every=N][:p=PERCENT][:count=N][:endpoint=0xNN][:seed=N]",
+	.help = "breaks the N-th transfer, every N-th or some by chance; stall, babble, error, timeout, short, hang, disconnect",
+	.create = create,
+	.counters = counters,
+};
