@@ -43,10 +43,15 @@
 
 /* --- dialling: a thread ----------------------------------------------------------------------- */
 
+/* How often it looks whether it is still wanted; and how long it is waited for when it is not. */
+#define STEP_MS    50u
+#define GOODBYE_MS 1000u
+
 struct dial {
 	pthread_mutex_t lock; /* of what follows, but for wake, which is the loop's */
 	pthread_cond_t ended_condition;
 	bool ended;
+	bool abandoned;            /* nobody wants it any more: to end soon */
 	struct nbd_handle *handle; /* ready; NULL: it failed */
 	char why[WHY_SIZE];        /* how */
 	unsigned users;            /* the thread, and who waits for it */
@@ -90,8 +95,18 @@ static void explain(char why[WHY_SIZE])
 			*p = '?';
 }
 
+static bool is_abandoned(struct dial *d)
+{
+	bool abandoned;
+
+	pthread_mutex_lock(&d->lock);
+	abandoned = d->abandoned;
+	pthread_mutex_unlock(&d->lock);
+	return abandoned;
+}
+
 /* A connection that is ready; NULL, and why. */
-static struct nbd_handle *connect_to(const char *uri, char why[WHY_SIZE])
+static struct nbd_handle *connect_to(struct dial *d, char why[WHY_SIZE])
 {
 	struct nbd_handle *h = nbd_create();
 	uint64_t deadline = now_ms() + DIAL_MS;
@@ -101,17 +116,17 @@ static struct nbd_handle *connect_to(const char *uri, char why[WHY_SIZE])
 	 * command is retired, and a completion callback would take what never came for zeros.
 	 */
 	if (!h || nbd_set_request_structured_replies(h, false) < 0 || nbd_set_uri_allow_local_file(h, true) < 0 ||
-	    nbd_aio_connect_uri(h, uri) < 0)
+	    nbd_aio_connect_uri(h, d->uri) < 0)
 		goto err;
 	while (nbd_aio_is_connecting(h) == 1) {
 		uint64_t now = now_ms();
 
-		if (now >= deadline) {
+		if (now >= deadline || is_abandoned(d)) {
 			snprintf(why, WHY_SIZE, "it does not answer");
 			nbd_close(h);
 			return NULL;
 		}
-		if (nbd_poll(h, (int)(deadline - now)) < 0)
+		if (nbd_poll(h, (int)BH_MIN(deadline - now, STEP_MS)) < 0)
 			goto err;
 	}
 	if (nbd_aio_is_ready(h) == 1)
@@ -126,8 +141,12 @@ static void *dial_thread(void *data)
 {
 	struct dial *d = data;
 	char why[WHY_SIZE] = "";
-	struct nbd_handle *h = connect_to(d->uri, why);
+	struct nbd_handle *h = connect_to(d, why);
 
+	if (h && is_abandoned(d)) { /* what follows here has nothing to do with libnbd then */
+		nbd_close(h);
+		h = NULL;
+	}
 	pthread_mutex_lock(&d->lock);
 	d->handle = h;
 	memcpy(d->why, why, sizeof(why));
@@ -187,6 +206,72 @@ static struct nbd_handle *dial_wait(struct dial *d, unsigned ms, char why[WHY_SI
 	snprintf(why, WHY_SIZE, "%s", d->ended ? d->why : "it does not answer");
 	pthread_mutex_unlock(&d->lock);
 	return h;
+}
+
+/*
+ * It is not wanted any more, and is to end before the program may: libnbd (1.14) takes down what its errors are
+ * kept in when a program exits, and aborts where another thread has one then. Who dials ends within
+ * STEP_MS, but for one that waits for a name to be resolved: that is not waited for longer than GOODBYE_MS.
+ */
+struct goodbye {
+	struct dial *dial;
+	uv_async_t *wake;
+	uv_timer_t *timer;
+};
+
+static void free_handle(uv_handle_t *h)
+{
+	free(h);
+}
+
+static void goodbye_over(struct goodbye *g)
+{
+	pthread_mutex_lock(&g->dial->lock);
+	g->dial->wake = NULL;
+	pthread_mutex_unlock(&g->dial->lock);
+	dial_unref(g->dial);
+	uv_close((uv_handle_t *)g->wake, free_handle);
+	uv_close((uv_handle_t *)g->timer, free_handle);
+	free(g);
+}
+
+static void goodbye_woken(uv_async_t *wake)
+{
+	goodbye_over(wake->data);
+}
+
+static void goodbye_late(uv_timer_t *timer)
+{
+	goodbye_over(timer->data);
+}
+
+/* timer: one that is not used for anything else any more. Without memory for it, it is not waited for. */
+static void say_goodbye(struct dial *d, uv_timer_t *timer)
+{
+	struct goodbye *g = malloc(sizeof(*g));
+	bool ended;
+
+	if (g && (g->wake = malloc(sizeof(*g->wake))) && uv_async_init(timer->loop, g->wake, goodbye_woken)) {
+		free(g->wake);
+		g->wake = NULL;
+	}
+	pthread_mutex_lock(&d->lock);
+	d->abandoned = true;
+	d->wake = g ? g->wake : NULL;
+	ended = d->ended;
+	pthread_mutex_unlock(&d->lock);
+	if (!g || !g->wake) {
+		free(g);
+		dial_unref(d);
+		uv_close((uv_handle_t *)timer, free_handle);
+		return;
+	}
+	g->dial = d;
+	g->timer = timer;
+	g->wake->data = timer->data = g;
+	uv_ref((uv_handle_t *)timer);
+	uv_update_time(timer->loop);
+	uv_timer_start(timer, goodbye_late, ended ? 0 : GOODBYE_MS, 0);
 }
 
 /* --- the block ------------------------------------------------------------------------------------ */
@@ -398,11 +483,6 @@ static void ready(uv_poll_t *p, int status, int events)
 		lose(n);
 	else if (!n->lost)
 		start_all(n);
-}
-
-static void free_handle(uv_handle_t *h)
-{
-	free(h);
 }
 
 /* From the loop only: libnbd is not in any of its calls. */
@@ -624,13 +704,9 @@ static void nbd_destroy(struct bh_block *b)
 		return; /* tell_finished() does it */
 	n->lost = true;
 	disconnect(n);
-	if (n->dial) {
-		pthread_mutex_lock(&n->dial->lock);
-		n->dial->wake = NULL;
-		pthread_mutex_unlock(&n->dial->lock);
-		dial_unref(n->dial);
-	}
-	if (n->timer)
+	if (n->dial)
+		say_goodbye(n->dial, n->timer);
+	else if (n->timer)
 		uv_close((uv_handle_t *)n->timer, free_handle);
 	if (n->wake) {
 		n->wake->data = NULL;
@@ -686,7 +762,10 @@ static int meet(struct nbd *n, bool readonly, char *error, size_t error_size)
 
 	if (!d)
 		return fail(error, error_size, n->uri, -ENOMEM, "out of memory; free some");
-	dial_unref(d);
+	if (h)
+		dial_unref(d);
+	else
+		n->dial = d; /* perhaps it still dials */
 	if (!h) {
 		snprintf(text, sizeof(text), "no NBD server: %s; is it there, and is the URI right?", why);
 		return fail(error, error_size, n->uri, -ENOTCONN, text);

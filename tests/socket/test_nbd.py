@@ -158,6 +158,26 @@ def test_a_server_that_goes_is_an_error_in_time_and_works_when_it_is_back(how, w
             assert disk.read(0, 1)[:5] == b"again"
 
 
+@pytest.mark.parametrize("wait", [0, 0.02, 0.05, 0.3])
+def test_the_end_comes_while_a_server_that_says_nothing_is_dialled(wait, serve, backing, tmp_path):
+    """Whoever dials has left libnbd before the program ends: the fixture looks at its status."""
+    with Nbdkit(backing, address=tmp_path / "nbd.sock") as nbd:
+        server, disk = serve(nbd)
+        disk.read(0, 1)
+        nbd.kill()
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(tmp_path / "nbd.sock"))
+            silent.listen()
+            server.wait_log("the NBD server is lost")
+            silent.settimeout(10)
+            dialled, _ = silent.accept()
+            time.sleep(wait)
+            begin = time.monotonic()
+            server.finish()
+            assert time.monotonic() - begin < 2
+            dialled.close()
+
+
 def test_a_short_absence_is_not_even_noticed(serve, backing, tmp_path):
     with Nbdkit(backing, address=tmp_path / "nbd.sock") as nbd:
         server, disk = serve(nbd)
