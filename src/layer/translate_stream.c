@@ -192,6 +192,9 @@ static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum 
 	uint32_t moved = BH_MIN(p->below.actual, p->below.length), rest = p->above->length + s->before - p->below.length;
 	bool guessed = p->status != BH_SUCCESS;
 
+	/* All of it, and then it was cancelled: the last packet is out, and with it the end. */
+	if (status == BH_CANCELLED && moved && moved == p->below.length && !p->below.flags)
+		status = BH_SUCCESS;
 	if (status == BH_SUCCESS && moved == p->below.length) {
 		s->kept_at = s->kept_count = 0;
 		s->guessed = guessed;
@@ -340,6 +343,8 @@ static void in_ended(struct bh_translate_stream *s, struct bh_passage *p, enum b
 
 	s->kept_count = total - given;
 	s->counters->split_packets += s->kept_count > 0;
+	if (status == BH_CANCELLED && moved % s->inside)
+		status = BH_SUCCESS; /* it had ended before */
 	if (status == BH_CANCELLED && given < p->above->length) {
 		in_finish(s, p, status, given, false);
 		return;
