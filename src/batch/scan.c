@@ -232,7 +232,7 @@ static bool is_limit(enum bh_scan_end end)
 	return end == BH_SCAN_DESCRIPTORS || end == BH_SCAN_BYTES || end == BH_SCAN_MEMORY;
 }
 
-/* Is there one behind the last one taken that would have been taken, but for a limit? */
+/* Is there one behind the last one taken that would have been taken, but for how SCAN ended? */
 static bool more_follows(const struct bh_destination *d, const struct bh_descriptor *last)
 {
 	struct bh_source *source = d->engine->source;
@@ -262,7 +262,7 @@ static enum bh_scan_end take_list(struct bh_destination *d, const struct bh_desc
 			return end;
 		}
 		if (ends_after(d, &limits, taken, &end)) {
-			d->batch.goes_on = is_limit(end) && more_follows(d, taken);
+			d->batch.goes_on = (is_limit(end) || (end == BH_SCAN_NOTIFY && !d->in)) && more_follows(d, taken);
 			return end;
 		}
 		next = last;

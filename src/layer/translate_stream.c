@@ -116,6 +116,8 @@ static enum out_end out_end_of(const struct bh_translate_stream *s, const struct
 		return TOLD;
 	if (in_data_stage(s))
 		return t->length >= s->command->left ? COUNTED : GOES_ON;
+	if (t->flags & BH_TRANSFER_REQUEST_GOES_ON)
+		return GOES_ON;
 	return t->flags & BH_TRANSFER_REQUEST_ENDS ? GUESSED : GOES_ON;
 }
 
@@ -273,7 +275,7 @@ static bool wants_empty(const struct bh_translate_stream *s, const struct bh_tra
 {
 	if (in_data_stage(s))
 		return s->command->left > t->length;
-	return t->flags & BH_TRANSFER_REQUEST_GOES_ON;
+	return t->flags & BH_TRANSFER_REQUEST_GOES_ON && !(t->flags & BH_TRANSFER_REQUEST_ENDS);
 }
 
 /*
@@ -302,7 +304,7 @@ static bool in_settle(struct bh_translate_stream *s, struct bh_passage *p, uint3
 	} else if (n % s->outside.max_packet == 0 && wants_empty(s, p->above)) {
 		in_finish(s, p, BH_SUCCESS, n, false); /* the next is told */
 	} else {
-		s->counters->dropped_ends += n % s->outside.max_packet == 0;
+		s->counters->dropped_ends += n % s->outside.max_packet == 0 && !in_data_stage(s);
 		s->end = BH_STREAM_OPEN;
 		in_finish(s, p, BH_SUCCESS, n, true);
 	}

@@ -22,7 +22,7 @@ static unsigned flags_of(const struct bh_batch *b)
 
 	if (b->end == BH_SCAN_NOTIFY || b->end == BH_SCAN_SHORT)
 		flags |= BH_TRANSFER_REQUEST_ENDS;
-	else if (b->goes_on)
+	if (b->goes_on)
 		flags |= BH_TRANSFER_REQUEST_GOES_ON;
 	return flags;
 }

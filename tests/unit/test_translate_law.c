@@ -27,6 +27,7 @@
 #define MOST_REQUESTS 20u
 #define MOST_PACKETS  40u /* of a request */
 #define MOST_BYTES    (MOST_PACKETS * GUEST_PACKET)
+#define MOST_JOINED   4u
 #define MOST_STREAM   (MOST_REQUESTS * MOST_BYTES)
 
 static uint64_t random_state;
@@ -61,6 +62,7 @@ struct request {
 	bool empty;    /* OUT: ends in an empty packet (URB_ZERO_PACKET) */
 	bool notify;   /* IOC on the last */
 	uint32_t part; /* shown so many descriptors at a time */
+	bool joined;   /* OUT: the next is queued behind it at the same time */
 };
 
 struct program {
@@ -86,6 +88,11 @@ static uint32_t draw_length(void)
 	return draw(MOST_BYTES + 1);
 }
 
+static bool can_join(const struct request *r)
+{
+	return r->what == REQUEST && r->part > MOST_PACKETS;
+}
+
 static void draw_program(struct program *p)
 {
 	memset(p, 0, sizeof(*p));
@@ -106,6 +113,10 @@ static void draw_program(struct program *p)
 	for (unsigned i = 0; i < p->message_count; i++)
 		p->messages[i] = draw_length();
 	p->refused = chance(4) ? draw(6) : UINT32_MAX;
+	for (unsigned i = 0, run = 1; i + 1 < p->count[0] && p->refused == UINT32_MAX; i++) {
+		p->requests[0][i].joined = run < MOST_JOINED && chance(3) && can_join(&p->requests[0][i]) && can_join(&p->requests[0][i + 1]);
+		run = p->requests[0][i].joined ? run + 1 : 1;
+	}
 	p->batch_bytes = chance(3) ? 64 + draw(2048) : 1 << 20;
 	p->batch_descriptors = chance(4) ? 1 + draw(5) : 4096;
 }
@@ -184,7 +195,7 @@ static enum end oracle_out(struct oracle *o, const struct request *q, unsigned n
 	for (uint32_t i = 0; i < q->length; i++)
 		o->r->out[o->r->out_length++] = out_byte(number, i);
 	o->open += q->length;
-	guess = !told && q->notify && o->open % o->packet;
+	guess = !told && q->notify && !q->joined && o->open % o->packet;
 	if (is_refused(o) && (told || guess || o->open >= o->packet)) {
 		refuse(o);
 		return FAILED;
@@ -455,6 +466,8 @@ static void dev_init(const struct program *p, uint32_t packet, struct results *r
 
 struct td {
 	struct bh_descriptor d;
+	unsigned request;
+	bool last; /* of it */
 	uint8_t data[GUEST_PACKET];
 	bool retired;
 	uint32_t actual;
@@ -463,9 +476,10 @@ struct td {
 
 static struct {
 	struct bh_source source;
-	struct td tds[2][MOST_PACKETS + 2]; /* of the request under way: */
+	struct td tds[2][MOST_JOINED * (MOST_PACKETS + 2)]; /* of the requests under way: */
 	unsigned count[2], shown[2], head[2]; /* all of them, those linked, the first that is active */
-	unsigned request[2]; /* which it is; count[] 0: none is queued */
+	unsigned request[2]; /* the first of them that has not ended; count[] 0: none is queued */
+	unsigned next[2];    /* the first that was not queued */
 	bool toggle[2];
 	uint64_t next_id;
 	unsigned off[2]; /* taken off for so many frames */
@@ -582,17 +596,17 @@ static void control(uint8_t type, uint8_t request, uint8_t value, uint8_t index)
 
 /* --- the guest: what it does ------------------------------------------------------------------------ */
 
-static void queue(const struct request *q, bool in, unsigned number)
+static void queue_one(const struct request *q, bool in, unsigned number)
 {
 	uint32_t at = 0, n;
-	unsigned i = 0;
+	unsigned i = guest.count[in];
 
 	do {
 		struct bh_token token = {.pid = in ? BH_PID_IN : BH_PID_OUT, .endpoint = 1};
 		struct td *td = &guest.tds[in][i++];
 
 		n = BH_MIN(q->length - at, GUEST_PACKET);
-		*td = (struct td){.d = {
+		*td = (struct td){.request = number, .d = {
 			.id = ++guest.next_id, .chain = 1 + in, .destination = bh_token_destination(&token), .buffer = at,
 			.length = n, .in = in, .toggle = guest.toggle[in],
 		}};
@@ -601,16 +615,34 @@ static void queue(const struct request *q, bool in, unsigned number)
 		guest.toggle[in] = !guest.toggle[in];
 		at += n;
 	} while (at < q->length || (q->empty && n == GUEST_PACKET));
+	guest.tds[in][i - 1].last = true;
 	guest.tds[in][i - 1].d.notify = q->notify;
 	guest.count[in] = i;
-	guest.shown[in] = BH_MIN(q->part, i);
-	guest.head[in] = 0;
+}
+
+/* The next, and those joined to it. */
+static void queue(const struct program *p, bool in)
+{
+	unsigned number = guest.next[in];
+
 	guest.request[in] = number;
+	guest.head[in] = 0;
+	for (unsigned i = 0; i < MOST_JOINED; i++) {
+		queue_one(&p->requests[in][number + i], in, number + i);
+		guest.next[in]++;
+		if (!p->requests[in][number + i].joined)
+			break;
+	}
+	guest.shown[in] = BH_MIN(p->requests[in][number].part, guest.count[in]);
+	if (guest.next[in] > number + 1)
+		guest.shown[in] = guest.count[in];
 }
 
 static void end_request(struct results *r, bool in, enum end end)
 {
-	r->ends[in][guest.request[in]] = end;
+	r->ends[in][guest.request[in]++] = end;
+	if (end == FULL && guest.request[in] < guest.next[in])
+		return;
 	guest.count[in] = 0;
 	if (end == FAILED)
 		control(0x02, 1, 0, in ? 0x81 : 0x01); /* CLEAR_FEATURE(ENDPOINT_HALT) */
@@ -631,13 +663,13 @@ static void look(struct results *r, bool in)
 			assert_true(r->in_length + td->actual <= MOST_STREAM);
 			memcpy(r->in + r->in_length, td->data, td->actual);
 			r->in_length += td->actual;
-			r->bytes[guest.request[in]] += td->actual;
+			r->bytes[td->request] += td->actual;
 		} else {
 			assert_int_equal(td->actual, td->d.length);
 		}
 		if (in && td->actual < td->d.length)
 			end_request(r, in, SHORT);
-		else if (guest.head[in] == guest.count[in])
+		else if (td->last)
 			end_request(r, in, FULL);
 	}
 	if (guest.count[in] && guest.head[in] == guest.shown[in])
@@ -664,7 +696,7 @@ static void run(const struct program *p, uint32_t packet, struct results *r, con
 	struct bh_engine_config config = BH_ENGINE_DEFAULTS;
 	struct bh_device *device = &dev.device;
 	char error[BH_LAYER_ERROR_SIZE];
-	unsigned next[2] = {0, 0}, idle = 0;
+	unsigned idle = 0;
 	uint64_t now = 0, frame = 0;
 
 	memset(r, 0, sizeof(*r));
@@ -685,14 +717,14 @@ static void run(const struct program *p, uint32_t packet, struct results *r, con
 		bool moved = false;
 
 		for (unsigned in = 0; in < 2; in++) {
-			if (!guest.count[in] && next[in] < p->count[in]) {
-				const struct request *q = &p->requests[in][next[in]];
-
-				if (q->what == REQUEST)
-					queue(q, in, next[in]);
-				else if (packet > 64 && !dev.held[0])
-					bh_translate_stand_still(device);
-				next[in] += q->what == REQUEST || packet == 64 || !dev.held[0];
+			if (!guest.count[in] && guest.next[in] < p->count[in]) {
+				if (p->requests[in][guest.next[in]].what == REQUEST) {
+					queue(p, in);
+				} else if (packet == 64 || !dev.held[0]) {
+					guest.next[in]++;
+					if (packet > 64)
+						bh_translate_stand_still(device);
+				}
 				moved = true;
 			}
 			offer(r, in);
@@ -769,7 +801,11 @@ static void try(uint64_t seed)
 static void the_same_transfers_with_the_same_ends_come_through(void **state)
 {
 	const char *seed = getenv("BULKHEAD_TEST_SEED");
-	unsigned long count = getenv("BULKHEAD_TEST_LONG") ? 100000 : 3000;
+#ifdef __SANITIZE_ADDRESS__
+	unsigned long count = 5000;
+#else
+	unsigned long count = getenv("BULKHEAD_TEST_LONG") ? 2000000 : 100000;
+#endif
 
 	(void)state;
 	if (seed) {

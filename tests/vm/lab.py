@@ -334,8 +334,8 @@ class Server:
 class BulkheadDisk(Server):
     """A server whose first device is a disk; more of them are `options`."""
 
-    def __init__(self, image, serial=None, readonly=False, **options):
-        text = disk_device(image, readonly="on" if readonly else None, serial=serial)
+    def __init__(self, image, serial=None, readonly=False, speed=None, **options):
+        text = disk_device(image, readonly="on" if readonly else None, serial=serial, speed=speed)
         super().__init__([text], **options)
 
 

@@ -7,27 +7,23 @@ stand still, and the kernel may have nothing to complain about. BULKHEAD_TEST_LO
 five minutes.
 """
 
-import array
-import contextlib
 import hashlib
 import os
-import socket
 import sys
 import threading
 import time
-import tty
 import types
 
 import dmesg
 import lab
 import pytest
+import serialline
 import usbtest
 
 KIB, MIB = 1 << 10, 1 << 20
 LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
 SLOTS = 8                 # MiB of the disk that are written, one after the other, over and over
 KEPT = 2                  # MiB in front of them that are read, and stay as they are
-WINDOW = 16 * KIB         # that each side of the line may send beyond what it has received: see serialcheck.c
 PERIOD = 10 if LONG else 5  # s; in each of them, something has to become of every device
 
 # What a server may keep when its guest is gone, and grow by when it has warmed up.
@@ -130,96 +126,6 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
-# --- the other side of the line ----------------------------------------------------------------
-
-
-class Line(threading.Thread):
-    """Plays serialcheck on the host: sends the pattern until it has had the guest's last word."""
-
-    WORDS = WINDOW // 16
-    LAST = b"\xff\xff\xff\xff"
-
-    def __init__(self, fd):
-        super().__init__(daemon=True)
-        self.fd = fd
-        self.sent = self.received = 0  # bytes, both without the last word
-        self.ended = False             # the guest has sent its last word, or something is wrong
-        self.error = None
-        self.moved = threading.Condition()
-
-    @classmethod
-    def pattern(cls, offset):
-        """The bytes from there on, which is a multiple of 4: so many words, the most significant byte first."""
-        words = array.array("I", [n * 2654435761 & 0xffffffff for n in range(offset // 4, offset // 4 + cls.WORDS)])
-        if sys.byteorder == "little":
-            words.byteswap()
-        return words.tobytes()
-
-    def run(self):
-        receiver = threading.Thread(target=self._guard, args=(self._receive,), daemon=True)
-        receiver.start()
-        self._guard(self._send)
-        receiver.join()
-
-    def _guard(self, work):
-        try:
-            work()
-        except Exception as error:
-            self.error = self.error or repr(error)
-        finally:
-            with self.moved:
-                self.ended = True  # one way is the end of both
-                self.moved.notify()
-
-    def _send(self):
-        while not self.ended:
-            self._write(self.pattern(self.sent))
-            self.sent += 4 * self.WORDS
-            with self.moved:
-                self.moved.wait_for(lambda: self.ended or self.sent + 4 * self.WORDS <= self.received + WINDOW)
-        self._write(self.LAST)
-
-    def _write(self, data):
-        while data:
-            data = data[os.write(self.fd, data):]
-
-    def _receive(self):
-        expected = pending = b""
-        while not (len(pending) >= 4 and pending[:4] == self.LAST):
-            data = os.read(self.fd, 65536)
-            assert data, "the line was hung up"
-            pending += data
-            while len(expected) < len(pending):
-                expected += self.pattern(self.received + len(expected))
-            right = len(os.path.commonprefix([pending, expected])) & ~3
-            assert right == len(pending) & ~3 or pending[right:] == self.LAST, \
-                f"wrong at byte {self.received + right}: {pending[right:][:16].hex()}"
-            with self.moved:
-                self.received += right
-                self.moved.notify()
-            pending, expected = pending[right:], expected[right:]
-        assert pending == self.LAST, "more after the last word"
-
-
-@contextlib.contextmanager
-def pseudo_terminal(server, path):
-    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        tty.setraw(fd)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def tcp(server, path):
-    found, = [device["other_side"] for device in server.control.execute("devices")["devices"]
-              if device["kind"] == "serial"]
-    host, port = found.rsplit(":", 1)
-    with socket.create_connection((host, int(port))) as connection:
-        yield connection.fileno()
-
-
 # --- who types -------------------------------------------------------------------------------------
 
 TEXT = "the quick brown fox jumps over the lazy dog 0123456789"
@@ -308,9 +214,9 @@ class Setup(types.SimpleNamespace):
 
 SETUPS = {
     "one hub": Setup(hubs=["hub,ports=7,port=1"], place="1", device="1-1", line="pty={directory}/line",
-                     connect=pseudo_terminal, seconds=300 if LONG else 30),
+                     connect=serialline.pseudo_terminal, seconds=300 if LONG else 30),
     "two hubs": Setup(hubs=["hub,ports=4,port=2", "hub,ports=7,port=2.3"], place="2.3", device="1-2.3",
-                      line="tcp-listen=127.0.0.1:0", connect=tcp, seconds=60 if LONG else 15),
+                      line="tcp-listen=127.0.0.1:0", connect=serialline.tcp, seconds=60 if LONG else 15),
 }
 
 
@@ -338,14 +244,14 @@ def run(setup, directory, image, kept_sum, say):
                f"serial,{setup.line.format(directory=directory)},port={place}.2",
                f"hid,kind=keyboard,port={place}.3", f"zero,pattern=1,port={place}.4"]
     tests = "".join(usbtest.run_line(row, 1, f"{setup.device}.4")[4:] for row in TESTS if 1 in row.patterns)
-    settings = (f"SECONDS={setup.seconds} SLOTS={SLOTS} KEPT={KEPT} KEPT_SUM={kept_sum} HUB={setup.device} WINDOW={WINDOW}\n"
+    settings = (f"SECONDS={setup.seconds} SLOTS={SLOTS} KEPT={KEPT} KEPT_SUM={kept_sum} HUB={setup.device} WINDOW={serialline.WINDOW}\n"
                 f"cat >/tmp/tests <<end\n{tests}end\n")
     with lab.Server(devices, control=True) as server:
         watch, typist = Watch(server, say), Typist(server.control_socket, f"{place}.3")
         server.control.execute("devices")  # by then the server has taken the channel
         files = server.open_files()
         with setup.connect(server, directory / "line") as fd:
-            line = Line(fd)
+            line = serialline.Line(fd)
 
             def begin():
                 for thread in (line, typist):

@@ -168,7 +168,7 @@ struct bh_batch {
 	uint64_t head;   /* id of the first */
 	bool zero_packet; /* OUT: ends in a zero-length packet after full ones */
 	enum bh_scan_end end; /* why it ends where it does; */
-	bool goes_on;         /* at a limit of ours: the guest has queued more that belongs to it */
+	bool goes_on;         /* at a limit of ours, or OUT at a notification: the guest has queued more that would follow */
 	bool watched;     /* OUT, BH_VERIFY_TRACE: all of its data is under write traces */
 	uint64_t watched_since; /* the stamp they began with */
 };

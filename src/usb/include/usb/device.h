@@ -109,9 +109,10 @@ struct bh_transfer {
 
 #define BH_TRANSFER_ZERO_PACKET 1u /* OUT: end with a zero-length packet */
 /*
- * What is known of the guest's request, of which this may be a part: it ends with this transfer,
- * for its last packet is short, or the guest asked to be told of it; or more of it is queued
- * already. Neither: nobody knows. Of use to who changes the size of packets; to others it is nothing.
+ * What is known of the guest's request, of which this may be a part. It ends with this transfer: its
+ * last packet is short, or the guest asked to be told of it. It goes on: more packets for the
+ * endpoint are queued already; of an OUT perhaps behind one that the guest asked to be told of (both
+ * are set then). Neither: nobody knows. Of use to who changes the size of packets; to others it is nothing.
  */
 #define BH_TRANSFER_REQUEST_ENDS    2u
 #define BH_TRANSFER_REQUEST_GOES_ON 4u
