@@ -440,6 +440,7 @@ static int look(struct translate *x, char text[BH_LAYER_ERROR_SIZE])
 
 	forget(x);
 	free_streams(x);
+	bh_layer_sync(&x->layer);
 	if (x->layer.below->speed <= BH_SPEED_FULL)
 		return 0;
 	r = describe(x, &hidden, &why);

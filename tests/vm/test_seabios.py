@@ -136,7 +136,7 @@ def test_boots_and_reads_what_is_in_the_image(controller, directory, speed):
         run = boot(disk, directory)
         if speed == "high":
             translate, = disk.statistics()["devices"][0]["layers"]
-            assert translate["split_packets"] >= COUNT and translate["guessed_ends"] == translate["dropped_ends"] == 0
+            assert translate["split_packets"] > COUNT // 4 and translate["guessed_ends"] == translate["dropped_ends"] == 0
     assert run.values["sum"] == checksum(image.read_bytes()[FIRST * SECTOR:][:COUNT * SECTOR])
 
 
