@@ -17,6 +17,9 @@
 #include <uhci/uhci.h>
 
 #include "../src/controller/uhci/uhci_regs.h"
+#include <layer/layers.h>
+
+#include "../src/layer/translate.h"
 #include "hostile_device.h"
 #include "hostile_guest.h"
 #include "must.h"
@@ -671,21 +674,45 @@ static void destroy_it(struct bh_device *d, void *data)
 	bh_device_destroy(d);
 }
 
+/* A guest does not go on with what it sends to a device that is translated: by the clock, that has a timer. */
+static void stand_still(unsigned port)
+{
+	struct hostile_device *d = devices[port];
+
+	if (d && d->packets > 1 && !d->detached)
+		bh_translate_stand_still(bh_port_device(&bh_uhci_bus(uhci)->ports[port]));
+}
+
 static void plug(const uint8_t *r)
 {
+	static const struct bh_layer_context layers;
+	static struct hostile_device *nowhere;
 	unsigned port = r[1] % config.ports;
 	struct hostile_device *d;
+	struct bh_device *top;
+	char error[BH_LAYER_ERROR_SIZE];
 
 	if (r[2] & 0x80) {
 		bh_bus_remove(bh_uhci_bus(uhci), port, r[2] & 1 ? destroy_it : NULL, NULL);
 		must(!devices[port], "removed, and not destroyed");
 		return;
 	}
-	d = hostile_device_create(&devices[port], r[3]);
-	if (d && bh_bus_attach(bh_uhci_bus(uhci), port, &d->device) == 0)
-		devices[port] = d;
-	else
-		free(d);
+	if (r[2] & 0x40) {
+		stand_still(port);
+		return;
+	}
+	d = hostile_device_create(&nowhere, r[3]);
+	if (!d)
+		return;
+	top = &d->device;
+	if (d->device.speed > BH_SPEED_FULL)
+		must(!bh_layers_put(&layers, "translate", &top, error), "a device that could be translated was refused");
+	if (bh_bus_attach(bh_uhci_bus(uhci), port, top)) {
+		bh_device_destroy(top);
+		return;
+	}
+	devices[port] = d;
+	d->place = &devices[port];
 }
 
 /* region, how, whether it goes; whether the controller is told at once */

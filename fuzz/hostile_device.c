@@ -59,9 +59,10 @@ static void configure(struct hostile_device *d)
 		*e = (struct bh_endpoint_info){
 			.address = (uint8_t)(number | (i & 16) << 3),
 			.type = number == 3 ? BH_INTERRUPT : number == STREAM_PIPE ? BH_ISOCHRONOUS : BH_BULK,
-			.max_packet = sizes[(number < 3 ? 0 : number + choice) % BH_COUNT(sizes)],
+			.max_packet = (uint16_t)BH_MIN(1024, sizes[(number < 3 ? 0 : number + choice) % BH_COUNT(sizes)] * d->packets),
 			.interval = 1,
 			.interface = number & 1,
+			.bulk_only = d->packets > 1 && number < 3,
 		};
 		if (number == 8 && choice & 1)
 			e->type = BH_INTERRUPT;
@@ -387,6 +388,21 @@ static const struct bh_endpoint_info *device_endpoint(const struct bh_device *de
 	return &d->endpoints[i];
 }
 
+/* For who translates. What it says has nothing to do with what it has. */
+static struct bh_descriptors device_descriptors(const struct bh_device *device)
+{
+	static const uint8_t itself[18] = {18, 1, 0, 2, 0, 0, 0, 64}, disk[] = {
+		9, 2, 9 + 9 + 7 + 7, 0, 1, 1, 0, 0x80, 50,
+		9, 4, 0, 0, 2, 8, 6, 0x50, 0,
+		7, 5, 0x81, 2, 0, 2, 0,
+		7, 5, 0x02, 2, 0, 2, 0,
+	};
+	static const uint8_t *const configurations[] = {disk};
+
+	must(!of_device(device)->detached, "called after it detached");
+	return (struct bh_descriptors){itself, configurations, 1};
+}
+
 static void device_suspend(struct bh_device *device, bool suspended)
 {
 	(void)suspended;
@@ -415,6 +431,7 @@ static const struct bh_device_ops ops = {
 	.set_interface = device_set_interface,
 	.clear_halt = device_clear_halt,
 	.endpoint = device_endpoint,
+	.descriptors = device_descriptors,
 	.suspend = device_suspend,
 	.power_on = device_power_on,
 	.destroy = device_destroy,
@@ -428,7 +445,7 @@ struct hostile_device *hostile_device_create(struct hostile_device **place, uint
 		return NULL;
 	d->device = (struct bh_device){
 		.ops = &ops,
-		.speed = flavour & 1 ? BH_SPEED_LOW : BH_SPEED_FULL,
+		.speed = flavour & 1 ? BH_SPEED_LOW : flavour & 0x10 ? BH_SPEED_HIGH : BH_SPEED_FULL,
 		.finishes = flavour & 2,
 		.control_max_packet = (uint8_t)(8u << (flavour >> 2 & 3)),
 	};
@@ -436,6 +453,7 @@ struct hostile_device *hostile_device_create(struct hostile_device **place, uint
 	d->device.verification.when = (enum bh_verify_when)(hostile_limits.verification / 8 % BH_VERIFY_WHEN_COUNT);
 	d->place = place;
 	d->flavour = flavour;
+	d->packets = d->device.speed == BH_SPEED_HIGH ? 8 : 1;
 	for (unsigned i = 0; i < PIPES; i++)
 		d->pipes[i].policy.delay_us = 1;
 	configure(d);

@@ -39,6 +39,7 @@ struct hostile_device {
 	struct hostile_device **place; /* where it is known; cleared when it is destroyed */
 	uint8_t flavour, configuration, alternate;
 	bool detached;
+	uint8_t packets; /* how many times larger its packets are than at full speed: it is faster */
 	uint32_t asked; /* endpoints the bus was told of: a bit for each */
 	struct bh_endpoint_info endpoints[32];
 	struct pipe pipes[ALL_PIPES]; /* policies are those of the first PIPES */

@@ -55,6 +55,8 @@ extern "C" {
 #include <guest/memory.h>
 #include <guest/pci.h>
 #include <guest/trace.h>
+#include <layer/layer.h>
+#include <layer/layers.h>
 #include <uhci/uhci.h>
 #include <usb/bus.h>
 #include <usb/device.h>

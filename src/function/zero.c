@@ -44,7 +44,7 @@
 
 struct loop_packet {
 	uint16_t length;
-	uint8_t bytes[HIGH_MAX_PACKET];
+	uint8_t bytes[]; /* room for max_packet */
 };
 
 #define SOURCE_SINK_SIZE (9 + 9 + 2 * 7 + 2 * (9 + 4 * 7))
@@ -63,7 +63,7 @@ struct zero {
 	struct bh_delay delay; /* us 0: there is none */
 	uint8_t buffer[BUFFER_SIZE];
 	struct bh_list waiting[2];           /* loopback: transfers, [in], in order */
-	struct loop_packet ring[RING_SIZE]; /* loopback: from first on, count of them */
+	uint8_t *ring; /* loopback: room for RING_SIZE packets, from first on count of them */
 	unsigned first, count;
 	bool running, again; /* move() is; and was called inside itself */
 
@@ -328,10 +328,20 @@ static void end_all(struct zero *z, bool in, enum bh_status status)
 		end(t, status);
 }
 
+static size_t packet_room(const struct zero *z)
+{
+	return sizeof(struct loop_packet) + z->max_packet;
+}
+
+static struct loop_packet *ring_packet(struct zero *z, unsigned i)
+{
+	return (void *)(z->ring + i % RING_SIZE * packet_room(z));
+}
+
 /* The OUT transfer's next packet into the ring, which has room. */
 static void take(struct zero *z, struct bh_transfer *t)
 {
-	struct loop_packet *p = &z->ring[(z->first + z->count++) % RING_SIZE];
+	struct loop_packet *p = ring_packet(z, z->first + z->count++);
 
 	p->length = (uint16_t)BH_MIN(t->length - t->actual, (uint32_t)z->max_packet);
 	bh_transfer_read(t, t->actual, p->bytes, p->length);
@@ -344,7 +354,7 @@ static void take(struct zero *z, struct bh_transfer *t)
 /* The ring's first packet into the IN transfer. */
 static void give(struct zero *z, struct bh_transfer *t)
 {
-	const struct loop_packet *p = &z->ring[z->first];
+	const struct loop_packet *p = ring_packet(z, z->first);
 	uint32_t length = p->length, room = t->length - t->actual;
 
 	z->first = (z->first + 1) % RING_SIZE;
@@ -557,9 +567,15 @@ static void zero_power_on(struct bh_device *d)
 	memset(to_zero(d)->buffer, 0, BUFFER_SIZE);
 }
 
+static void free_zero(struct zero *z)
+{
+	free(z->ring);
+	free(z);
+}
+
 static void delay_closed(struct bh_delay *d)
 {
-	free(bh_container_of(d, struct zero, delay));
+	free_zero(bh_container_of(d, struct zero, delay));
 }
 
 static void zero_destroy(struct bh_device *d)
@@ -570,7 +586,7 @@ static void zero_destroy(struct bh_device *d)
 	if (z->delay.us)
 		bh_delay_close(&z->delay, delay_closed);
 	else
-		free(z);
+		free_zero(z);
 }
 
 static const struct bh_standard_ops standard_ops = {
@@ -613,6 +629,11 @@ int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret)
 		return -ENOMEM;
 	z->pattern = config->pattern;
 	z->max_packet = high ? HIGH_MAX_PACKET : FULL_MAX_PACKET;
+	z->ring = malloc(RING_SIZE * packet_room(z));
+	if (!z->ring) {
+		free(z);
+		return -ENOMEM;
+	}
 	describe(z, (uint8_t)isochronous, (uint8_t)interrupt);
 	bh_list_init(&z->waiting[0]);
 	bh_list_init(&z->waiting[1]);

@@ -5,7 +5,7 @@
  *
  * Every transfer is told TIME after it has ended below, and up to jitter more; with a rate, its
  * bytes take their time on one wire for all endpoints as well. Transfers to one endpoint stay in order.
- * One that is cancelled meanwhile has the outcome it has: a device far away has acted, too.
+ * One that is cancelled is no sooner told: a device far away has acted, and the word takes its time as well.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -80,7 +80,7 @@ static uint64_t due_of(struct delay *d, const struct bh_passage *p, uint64_t now
 	uint64_t at = now;
 
 	if (d->rate) {
-		d->wire_free = BH_MAX(d->wire_free, now) + p->below.actual * 1000000u / d->rate;
+		d->wire_free = BH_MAX(d->wire_free, now) + (uint64_t)p->below.actual * 1000000u / d->rate;
 		at = d->wire_free;
 	}
 	at += d->us + (d->jitter_us ? bh_layer_random(&d->random) % (d->jitter_us + 1) : 0);
@@ -104,21 +104,26 @@ static void delay_ended(struct bh_layer *l, struct bh_passage *p, enum bh_status
 	struct delay *d = of_layer(l);
 	uint64_t now = now_us();
 
-	p->status = status;
-	if (p->cancelled) {
-		tell(p);
-		return;
-	}
+	(void)status; /* the passage has it */
 	p->due = due_of(d, p, now);
 	d->transfers++;
 	d->delayed_us += p->due - now;
 	hold(d, p);
 }
 
+/* It will be told when it is due. */
 static void delay_cancel(struct bh_layer *l, struct bh_passage *p)
 {
-	(void)l;
-	tell(p);
+	(void)l, (void)p;
+}
+
+/* So long a batch may take without lingering. */
+static void delay_sync(struct bh_layer *l)
+{
+	const struct delay *d = of_layer(l);
+
+	if (d->rate)
+		l->device.us_per_kib = (uint32_t)BH_MAX(l->device.us_per_kib, BH_MIN(1024000000u / d->rate, UINT32_MAX / 1024u));
 }
 
 /* The device has moved some of it, and nobody is to know yet. */
@@ -136,6 +141,7 @@ static const struct bh_layer_ops delay_ops = {
 	.ended = delay_ended,
 	.progress = delay_progress,
 	.cancel = delay_cancel,
+	.sync = delay_sync,
 	.finish = delay_finish,
 };
 

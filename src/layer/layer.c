@@ -37,6 +37,8 @@ static void ended_below(struct bh_transfer *t, enum bh_status status)
 	struct bh_layer *l = p->layer;
 
 	p->passed = false;
+	p->over = true;
+	p->status = status;
 	if (t->type == BH_CONTROL)
 		bh_layer_sync(l); /* it may have been SET_CONFIGURATION */
 	if (l->ops->ended)
@@ -110,8 +112,8 @@ static void clear_halt(struct bh_device *d, uint8_t endpoint, struct bh_transfer
 
 static void end_held(struct bh_passage *p)
 {
-	if (p->layer->ops->cancel)
-		p->layer->ops->cancel(p->layer, p);
+	if (p->over)
+		bh_layer_end(p, p->status, p->below.actual);
 	else
 		bh_layer_end(p, BH_CANCELLED, 0);
 }
@@ -121,12 +123,15 @@ static void cancel(struct bh_device *d, struct bh_transfer *t)
 	struct bh_passage *p = t->device_data;
 
 	(void)d;
-	if (!p->passed)
-		end_held(p);
-	else if (!p->cancelled) {
-		p->cancelled = true;
+	if (p->cancelled)
+		return;
+	p->cancelled = true;
+	if (p->passed)
 		bh_device_cancel(p->layer->below, &p->below);
-	}
+	else if (p->layer->ops->cancel)
+		p->layer->ops->cancel(p->layer, p);
+	else
+		end_held(p);
 }
 
 /* Those the layer holds now; what comes while they end is not theirs to wait for. */

@@ -163,8 +163,8 @@ struct bh_device *bh_layer_counters(struct bh_device *device, const char **ret_n
 	*ret_count = 0;
 	if (!l)
 		return NULL;
-	*ret_name = l->kind->name;
-	if (l->kind->counters)
+	*ret_name = l->kind ? l->kind->name : "?";
+	if (l->kind && l->kind->counters)
 		*ret_count = l->kind->counters(l, ret);
 	return l->below;
 }

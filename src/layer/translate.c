@@ -32,7 +32,12 @@
 /* How long an OUT whose end nobody knows may stand still (rule 4): well over what a guest that polls needs. */
 #define STANDS_STILL_US 50000u
 
-enum { GET_DESCRIPTOR = 0x80 << 8 | 6, BULK_ONLY_RESET = 0x21 << 8 | 0xff };
+enum {
+	GET_DESCRIPTOR = 0x80 << 8 | 6,
+	SET_CONFIGURATION = 0x00 << 8 | 9,
+	SET_INTERFACE = 0x01 << 8 | 11,
+	BULK_ONLY_RESET = 0x21 << 8 | 0xff,
+};
 #define BOS 15
 
 struct translate {
@@ -236,18 +241,15 @@ static void begin_control(struct translate *x, struct bh_passage *p)
 	}
 }
 
-/* The device below took another configuration or setting: so did what is shown. */
+/* The device below took another configuration or setting: so did what is shown. It may be gone by now, and is not asked. */
 static void note_success(struct translate *x, const struct bh_setup *setup)
 {
-	switch (bh_device_operation(&x->layer.device, setup)) {
-	case BH_OPERATION_SET_CONFIGURATION:
+	switch (setup->bmRequestType << 8 | setup->bRequest) {
+	case SET_CONFIGURATION:
 		bh_settings_configure(&x->settings, setup->wValue.b[0]);
 		break;
-	case BH_OPERATION_SET_INTERFACE:
+	case SET_INTERFACE:
 		bh_settings_set_interface(&x->settings, setup->wIndex.b[0], setup->wValue.b[0]);
-		break;
-	case BH_OPERATION_CLEAR_HALT:
-	case BH_OPERATION_SUBMIT:
 		break;
 	}
 }

@@ -182,7 +182,7 @@ static void out_start(struct bh_translate_stream *s, struct bh_passage *p)
 		return;
 	}
 	p->below.flags = needs_empty(s, end, total) ? BH_TRANSFER_ZERO_PACKET : 0;
-	p->status = end == GUESSED && total % s->inside ? BH_STALL : BH_SUCCESS; /* see out_ended() */
+	p->number = end == GUESSED && total % s->inside; /* 1: an end that is guessed; see out_ended() */
 	s->before = s->kept_count;
 	s->busy = true;
 	bh_layer_pass(p);
@@ -192,7 +192,7 @@ static void out_start(struct bh_translate_stream *s, struct bh_passage *p)
 static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum bh_status status)
 {
 	uint32_t moved = BH_MIN(p->below.actual, p->below.length), rest = p->above->length + s->before - p->below.length;
-	bool guessed = p->status != BH_SUCCESS;
+	bool guessed = p->number;
 
 	/* All of it, and then it was cancelled: the last packet is out, and with it the end. */
 	if (status == BH_CANCELLED && moved && moved == p->below.length && !p->below.flags)

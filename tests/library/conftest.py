@@ -13,7 +13,7 @@ import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BULKHEAD", TOP / "build" / "bulkhead")).absolute().parent
-EXAMPLES = {"stream": ["stream.c"], "emulator": ["emulator.c", "guest.c", "machine.h"]}
+EXAMPLES = {"stream": ["stream.c"], "emulator": ["emulator.c", "guest.c", "machine.h"], "layer": ["layer.c"]}
 
 
 def output(*command, **options):

@@ -18,7 +18,7 @@ import time
 import pytest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [TOP / "README.md", *sorted(page for page in (TOP / "docs" / "devices").glob("*.md") if page.stem != "README")]
+PAGES = [TOP / "README.md", TOP / "docs" / "layers.md", TOP / "docs" / "translation.md", *sorted(page for page in (TOP / "docs" / "devices").glob("*.md") if page.stem != "README")]
 SERVERS = r"build/bulkhead (serve|export)\b"
 READY = ("bulkhead: waiting at", "bulkhead: serving", "bulkhead: exporting")
 MEASURES = ("build/bulkhead bench",)  # has tests of its own, alone

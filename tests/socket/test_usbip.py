@@ -137,8 +137,8 @@ def there():
         yield begin
 
 
-def begin(start, there, **arguments):
-    server = start(image=None, options=["--device", f"usbip,host={there.address},busid=1-1"], **arguments)
+def begin(start, there, more="", **arguments):
+    server = start(image=None, options=["--device", f"usbip,host={there.address},busid=1-1{more}"], **arguments)
     return server, server.guest()
 
 
@@ -192,12 +192,21 @@ def test_who_refuses_is_asked_until_he_does_not(start, there):
 
 def test_too_fast_a_device_is_given_back(start, there):
     usbip = there(speed=HIGH)
-    server, guest = begin(start, usbip)
+    server, guest = begin(start, usbip, ",translate=off")
     with guest:
         server.wait_log("runs at high speed, which the guest's full-speed port cannot carry")
         uhci.Uhci.until(lambda: usbip.connection.fileno() < 0, "the connection to be closed")
         assert not uhci.Uhci(guest).connected(0)
         assert usbip.imports == 1
+
+
+def test_too_fast_a_device_is_translated(start, there):
+    server, guest = begin(start, there(speed=HIGH))
+    with guest:
+        server.wait_log("runs at high speed: it is translated")
+        controller = uhci.Uhci(guest)
+        controller.wait_connected(timeout=20)
+        use(controller)
 
 
 def test_a_lost_device_comes_back(start, there):

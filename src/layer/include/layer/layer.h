@@ -29,11 +29,12 @@ struct bh_passage {
 	struct bh_transfer below;   /* what the device below is given: at first the same; may be changed before it is passed on */
 	bool passed;                /* the device below has it */
 	bool cancelled;             /* whoever submitted it wants it ended */
+	bool over;                  /* it has ended below: */
+	enum bh_status status;      /* so; and p->below.actual */
 
 	/* the layer's own, zero at first */
 	struct bh_list held; /* in a list of the layer's */
 	uint64_t due;
-	enum bh_status status;
 	uint32_t number;
 };
 
@@ -49,8 +50,8 @@ struct bh_layer_ops {
 	/* Some of one that was passed on has moved: p->below.actual says how much so far. */
 	void (*progress)(struct bh_layer *l, struct bh_passage *p);
 	/*
-	 * One that the layer holds is cancelled, or the layer is reset or destroyed: bh_layer_end() it
-	 * in here, with BH_CANCELLED or the outcome it has. Not there: BH_CANCELLED, nothing moved.
+	 * One that the layer holds is cancelled: bh_layer_end() it soon. Not there: it is ended at once, with the
+	 * outcome that it had below, or with BH_CANCELLED. So it is, without a word, when the layer is reset or destroyed.
 	 */
 	void (*cancel)(struct bh_layer *l, struct bh_passage *p);
 

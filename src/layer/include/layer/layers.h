@@ -58,7 +58,10 @@ bool bh_layers_name(const char *text, const char *name);
 /* The device under all layers. */
 struct bh_device *bh_layers_bottom(struct bh_device *device);
 
-/* Of a layer or any other device: what it counted, *ret_name its name; the device below it, or NULL where it is no layer. */
+/*
+ * Of a layer or any other device: what it counted, *ret_name its name ("?" of one that is in no
+ * table); the device below it, or NULL where it is no layer.
+ */
 struct bh_device *bh_layer_counters(struct bh_device *device, const char **ret_name,
                                     struct bh_layer_counter ret[BH_LAYER_COUNTERS], unsigned *ret_count);
 
