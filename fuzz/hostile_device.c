@@ -226,6 +226,7 @@ void hostile_device_run(struct hostile_device *d, uint64_t now_us)
 static void check_transfer(const struct hostile_device *d, const struct bh_transfer *t)
 {
 	uint32_t sum = 0, packet = d->endpoints[pipe_of(t) % 32].max_packet;
+	uint32_t rest = d->packets > 1 ? packet - 1 : 0; /* what translation adds to fill a packet */
 
 	for (unsigned i = 0; i < t->span_count; i++)
 		sum += (uint32_t)t->spans[i].iov_len;
@@ -241,11 +242,11 @@ static void check_transfer(const struct hostile_device *d, const struct bh_trans
 	}
 	must(t->type != BH_ISOCHRONOUS || t->length == t->packet_count * packet, "not as long as its packets");
 	must(t->type == BH_ISOCHRONOUS || t->type == BH_BULK || t->type == BH_INTERRUPT, "a transfer of a type nobody asked for");
-	must(t->length <= BH_MAX(hostile_limits.batch_bytes, packet), "a batch larger than allowed");
-	must(t->length <= hostile_limits.batch_descriptors * packet, "more packets than allowed");
-	must(t->type != BH_INTERRUPT || t->length <= packet, "more than one packet for an interrupt endpoint");
+	must(t->length <= BH_MAX(hostile_limits.batch_bytes, packet) + rest, "a batch larger than allowed");
+	must(t->length <= hostile_limits.batch_descriptors * packet + rest, "more packets than allowed");
+	must(t->type != BH_INTERRUPT || t->length <= packet + rest, "more than one packet for an interrupt endpoint");
 	must(!is_in(t) || (t->length && t->length % packet == 0), "an IN of no whole number of packets");
-	must(!is_in(t) || !t->flags, "an IN that ends in a zero-length packet");
+	must(!is_in(t) || !(t->flags & BH_TRANSFER_ZERO_PACKET), "an IN that ends in a zero-length packet");
 }
 
 static bool take(struct hostile_device *d, struct bh_transfer *t)

@@ -83,7 +83,7 @@ static bool set_spans(struct bh_translate_stream *s, struct bh_passage *p, uint3
 		s->span_room = above->span_count + 1;
 	}
 	if (kept && !s->in)
-		spans[n++] = (struct iovec){s->kept + s->kept_at, kept};
+		spans[n++] = (struct iovec){s->kept, kept};
 	p->below.length = length + kept;
 	for (unsigned i = 0; i < above->span_count && length; i++) {
 		size_t skip = BH_MIN(above->spans[i].iov_len, from), size = BH_MIN(above->spans[i].iov_len - skip, length);
@@ -198,7 +198,7 @@ static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum 
 	if (status == BH_CANCELLED && moved && moved == p->below.length && !p->below.flags)
 		status = BH_SUCCESS;
 	if (status == BH_SUCCESS && moved == p->below.length) {
-		s->kept_at = s->kept_count = 0;
+		s->kept_count = 0;
 		s->guessed = guessed;
 		s->counters->guessed_ends += guessed;
 		keep_last(s, p->above, rest);
@@ -206,13 +206,13 @@ static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum 
 		return;
 	}
 	if (status == BH_CANCELLED && moved < s->before) {
-		s->kept_at += moved;
 		s->kept_count -= moved;
+		memmove(s->kept, s->kept + moved, s->kept_count);
 		bh_layer_end(p, status, 0);
 		return;
 	}
 	s->counters->early_failed += moved < s->before;
-	s->kept_at = s->kept_count = 0;
+	s->kept_count = 0;
 	moved -= BH_MIN(moved, s->before);
 	data_moved(s, moved, status != BH_CANCELLED);
 	bh_layer_end(p, status, moved);
@@ -237,7 +237,7 @@ static void flushed(struct bh_transfer *t, enum bh_status status)
 		s->failure = status == BH_CANCELLED ? BH_NO_RESPONSE : status;
 		s->counters->early_failed++;
 	}
-	s->kept_at = s->kept_count = 0;
+	s->kept_count = 0;
 	run(s);
 }
 
@@ -245,7 +245,7 @@ void bh_translate_stream_end(struct bh_translate_stream *s)
 {
 	if (s->busy || s->flushing || !s->kept_count || s->in || s->stale)
 		return;
-	s->flush_span = (struct iovec){s->kept + s->kept_at, s->kept_count};
+	s->flush_span = (struct iovec){s->kept, s->kept_count};
 	s->flush = (struct bh_transfer){
 		.endpoint = s->outside.address,
 		.type = s->outside.type,

@@ -45,7 +45,8 @@ struct bh_translate_stream {
 	bool running;  /* and that the next is being started */
 	bool stale;    /* was set up anew while busy: what comes of it is forgotten */
 	uint8_t *kept; /* room for one packet of the device. OUT: accepted, not sent. IN: fetched, not handed out */
-	uint32_t kept_at, kept_count;
+	uint32_t kept_count;
+	uint32_t kept_at; /* IN: where it begins */
 	enum bh_stream_end end; /* IN: what comes after what is kept. OUT: failed only */
 	enum bh_status failure;
 	bool guessed;  /* OUT: the last thing the device was told is an end that was guessed. IN: its end was a packet with bytes */

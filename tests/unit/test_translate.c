@@ -698,8 +698,18 @@ static void a_cancelled_part_is_not_sent_twice(void **state)
 	assert_ended(f, BH_CANCELLED, 0);
 	go(&f, 0x02, data, 448, 0); /* those 64 are kept still */
 	assert_int_equal(held(0x02)->length, 512);
-	end(0x02, BH_SUCCESS, 512);
+	end(0x02, BH_CANCELLED, 24); /* as no device may: the other 40 go first */
+	assert_ended(f, BH_CANCELLED, 0);
+	data[64] = 7;
+	go(&f, 0x02, data + 64, 448, 0);
+	assert_null(held(0x02));
 	assert_ended(f, BH_SUCCESS, 448);
+	go(&f, 0x02, data, 64, 0);
+	assert_int_equal(held(0x02)->length, 512);
+	bh_transfer_read(held(0x02), 40, data + 1000, 1);
+	assert_int_equal(data[1000], 7);
+	end(0x02, BH_SUCCESS, 512);
+	assert_ended(f, BH_SUCCESS, 64);
 	finish();
 }
 
