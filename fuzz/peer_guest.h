@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include <base/util.h>
+#include <layer/layers.h>
 #include <usb/device.h>
 
 #include "must.h"
@@ -121,6 +122,18 @@ static void detached(struct bh_device *d)
 }
 
 static const struct bh_device_upcalls upcalls = {.attached = attached, .detached = detached};
+
+static struct bh_layer_context layers; /* its loop is the target's */
+
+/* The device as a guest in a full-speed port has it: what is faster is translated. */
+static void take_device(struct bh_device *d)
+{
+	char error[BH_LAYER_ERROR_SIZE];
+
+	device = d;
+	must(!bh_layers_put(&layers, "translate", &device, error), "no layer");
+	device->upcalls = &upcalls;
+}
 
 static void submit_record(const uint8_t *r)
 {

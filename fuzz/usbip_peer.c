@@ -362,8 +362,8 @@ static void begin(const uint8_t *r)
 	shown = false;
 	client = bh_usbip_allocate(&loop, &config, NULL);
 	must(client, "no device");
-	device = &client->real.device;
-	device->upcalls = &upcalls;
+	layers.loop = &loop;
+	take_device(&client->real.device);
 	connect_peer(r);
 	for (unsigned i = 0; i < 8; i++)
 		turn();
@@ -417,7 +417,9 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 	(void)argc, (void)argv;
 	uv_loop_init(&loop);
-	begin(nothing);
-	end();
+	for (unsigned i = 0; i < 2; i++) { /* the second lets go of what the first one kept */
+		begin(nothing);
+		end();
+	}
 	return 0;
 }

@@ -123,9 +123,7 @@ static void cancel(struct bh_device *d, struct bh_transfer *t)
 	struct bh_passage *p = t->device_data;
 
 	(void)d;
-	if (p->cancelled)
-		return;
-	p->cancelled = true;
+	p->cancelled = true; /* perhaps once more: after a detach that is an end at once */
 	if (p->passed)
 		bh_device_cancel(p->layer->below, &p->below);
 	else if (p->layer->ops->cancel)

@@ -49,6 +49,7 @@ struct translate {
 
 	/* what the guest is shown; all of it only while translating */
 	bool translating;
+	bool gone; /* what was below went, and nothing has come since: transfers that wait are about to be cancelled */
 	uint8_t device[18], qualifier[BH_QUALIFIER_SIZE];
 	uint8_t *configurations[MOST_CONFIGURATIONS]; /* at full speed; */
 	uint8_t *others[MOST_CONFIGURATIONS];         /* and each at its other speed */
@@ -134,8 +135,10 @@ static struct bh_translate_stream *stream_of(struct translate *x, const struct b
 		free(s);
 		*slot = s = NULL;
 	}
-	if (s)
+	if (s) {
 		s->stands = stands;
+		s->gone = &x->gone;
+	}
 	return s;
 }
 
@@ -325,6 +328,7 @@ static void translate_reset(struct bh_layer *l)
 
 static void translate_detached(struct bh_layer *l)
 {
+	of_layer(l)->gone = true;
 	reset_streams(of_layer(l), -1);
 }
 
@@ -442,6 +446,7 @@ static int look(struct translate *x, char text[BH_LAYER_ERROR_SIZE])
 
 	forget(x);
 	free_streams(x);
+	x->gone = false;
 	bh_layer_sync(&x->layer);
 	if (x->layer.below->speed <= BH_SPEED_FULL)
 		return 0;

@@ -243,7 +243,7 @@ static void flushed(struct bh_transfer *t, enum bh_status status)
 
 void bh_translate_stream_end(struct bh_translate_stream *s)
 {
-	if (s->busy || s->flushing || !s->kept_count || s->in || s->stale)
+	if (s->busy || s->flushing || !s->kept_count || s->in || *s->gone)
 		return;
 	s->flush_span = (struct iovec){s->kept, s->kept_count};
 	s->flush = (struct bh_transfer){
@@ -371,7 +371,7 @@ static void run(struct bh_translate_stream *s)
 	if (s->running)
 		return;
 	s->running = true;
-	while (!s->busy && !s->flushing && (p = first(s))) {
+	while (!s->busy && !s->flushing && !*s->gone && (p = first(s))) {
 		if (s->in)
 			in_start(s, p);
 		else

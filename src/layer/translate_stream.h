@@ -37,6 +37,7 @@ struct bh_translate_stream {
 	struct bh_endpoint_info outside; /* what the guest is shown; */
 	uint16_t inside;                 /* and the packet size of the device */
 	bool in;
+	const bool *gone; /* the device below is: nothing is submitted to it any more */
 	void (*stands)(struct bh_translate_stream *s); /* OUT: bytes are kept, and nobody knows whether the guest goes on */
 
 	/* state */
