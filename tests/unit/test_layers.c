@@ -146,6 +146,17 @@ static void log_line(void *data, const char *text)
 
 static const struct bh_layer_context context = {.loop = &loop, .log = log_line, .data = &loop};
 
+static unsigned open_files; /* at the test's beginning, and again at its end */
+
+static unsigned count_open_files(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 0; fd < 1024; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -169,7 +180,9 @@ static int set_up(void **state)
 	strcpy(directory, "/tmp/test_layers_XXXXXX");
 	assert_non_null(mkdtemp(directory));
 	snprintf(path, sizeof(path), "%s/file", directory);
-	return uv_loop_init(&loop);
+	assert_int_equal(uv_loop_init(&loop), 0);
+	open_files = count_open_files();
+	return 0;
 }
 
 static void destroy(void)
@@ -187,6 +200,7 @@ static int tear_down(void **state)
 	unlink(path);
 	rmdir(directory);
 	assert_int_equal(device.destroyed, 1);
+	assert_int_equal(count_open_files(), open_files);
 	return uv_loop_close(&loop);
 }
 
@@ -887,6 +901,24 @@ static void a_device_that_comes_and_goes_does_so_through_layers(void **state)
 	top->upcalls = NULL;
 }
 
+static void destroy_and_tell(struct bh_device *d)
+{
+	bh_device_wakeup(d);
+	bh_device_detach(d);
+	device_destroy(d);
+}
+
+static void a_device_that_is_destroyed_is_not_listened_to(void **state)
+{
+	static const struct bh_layer_ops detaches = {.detached = noted_detached};
+
+	(void)state;
+	ops.destroy = destroy_and_tell;
+	put_probe(&detaches, 'a');
+	destroy();
+	assert_journal("");
+}
+
 static void told_port(struct bh_device *d, unsigned port, bool connected)
 {
 	assert_ptr_equal(d, &device.device);
@@ -908,6 +940,7 @@ static void a_hub_tells_and_is_told_through_layers(void **state)
 	device.device.hub_ports = 5;
 	put_probe(&nothing, 'a');
 	put_probe(&nothing, 'b');
+	put_probe(&nothing, 'c'); /* an odd number: what is turned round is not turned back */
 	assert_non_null(top->hub);
 	assert_int_equal(top->hub_ports, 5);
 	plug();
@@ -1688,6 +1721,7 @@ static void a_stall_stays_until_it_is_cleared(void **state)
 	transfers(5, IN, ".SSSS");
 	assert_int_equal(device.submits, 1);
 	transfers(2, OUT, ".."); /* nobody else's */
+	transfers(2, IN & 15, ".."); /* nor that of the other direction */
 	transfers(1, INT_IN, ".");
 	assert_int_equal(clear_halt(top, OUT), BH_SUCCESS);
 	assert_int_equal(clear_halt(top, INT_IN), BH_SUCCESS);
@@ -2662,6 +2696,7 @@ int main(void)
 		TEST(layers_stand_in_the_order_in_which_they_were_put),
 		TEST(in_no_port_nothing_is_told),
 		TEST(a_device_that_comes_and_goes_does_so_through_layers),
+		TEST(a_device_that_is_destroyed_is_not_listened_to),
 		TEST(a_hub_tells_and_is_told_through_layers),
 		TEST(a_sticky_device_keeps_its_port_under_layers),
 		TEST(what_hangs_from_a_hub_under_layers_shows),
