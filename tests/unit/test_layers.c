@@ -25,7 +25,7 @@
 
 enum { OUT = 0x01, IN = 0x82, INT_IN = 0x83, ISO_OUT = 0x04, ISO_IN = 0x85 };
 
-/* --- what it is all about: in order, as it happened ------------------------------------------- */
+/* --- what happened, in order ------------------------------------------------------------------------ */
 
 static char journal[4096];
 
