@@ -84,17 +84,24 @@ static void flush(void *data)
 		give_up(c);
 }
 
+static void put16(struct capture *c, uint16_t value)
+{
+	put(c, &value, sizeof(value));
+}
+
 static void put_section(struct capture *c)
 {
 	put32(c, SECTION_MAGIC);
 	put32(c, 28);
 	put32(c, 0x1a2b3c4d);
-	put32(c, 1); /* version 1.0 */
+	put16(c, 1); /* version 1.0 */
+	put16(c, 0);
 	put(c, &(int64_t){-1}, 8);
 	put32(c, 28);
 	put32(c, 1); /* interface description */
 	put32(c, 20);
-	put32(c, LINK_TYPE);
+	put16(c, LINK_TYPE);
+	put16(c, 0);
 	put32(c, 0); /* no limit */
 	put32(c, 20);
 }
@@ -160,17 +167,14 @@ static void header(const struct bh_passage *p, const struct event *e, const stru
 
 static void put_packets(struct capture *c, const struct bh_transfer *t, bool ended)
 {
-	uint32_t offset = 0;
-
 	for (unsigned i = 0; i < t->packet_count; i++) {
 		const struct bh_packet *k = &t->packets[i];
 		uint8_t bytes[PACKET_SIZE] = {0};
 
 		set32(bytes, ended ? (uint32_t)errno_of(k->status) : (uint32_t)-EXDEV);
-		set32(bytes + 4, offset);
+		set32(bytes + 4, k->offset);
 		set32(bytes + 8, ended ? k->actual : k->length);
 		put(c, bytes, sizeof(bytes));
-		offset += k->length;
 	}
 }
 

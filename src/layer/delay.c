@@ -73,6 +73,19 @@ static void due(void *data)
 	set_timer(d);
 }
 
+/* Bytes that the wire has carried. */
+static uint64_t moved(const struct bh_passage *p)
+{
+	const struct bh_transfer *t = p->above;
+	uint64_t bytes = 0;
+
+	if (t->type != BH_ISOCHRONOUS)
+		return p->below.actual;
+	for (unsigned i = 0; i < t->packet_count; i++)
+		bytes += t->packets[i].actual;
+	return bytes;
+}
+
 /* When this one is to be told. */
 static uint64_t due_of(struct delay *d, const struct bh_passage *p, uint64_t now)
 {
@@ -80,7 +93,7 @@ static uint64_t due_of(struct delay *d, const struct bh_passage *p, uint64_t now
 	uint64_t at = now;
 
 	if (d->rate) {
-		d->wire_free = BH_MAX(d->wire_free, now) + (uint64_t)p->below.actual * 1000000u / d->rate;
+		d->wire_free = BH_MAX(d->wire_free, now) + moved(p) * 1000000u / d->rate;
 		at = d->wire_free;
 	}
 	at += d->us + (d->jitter_us ? bh_layer_random(&d->random) % (d->jitter_us + 1) : 0);

@@ -37,7 +37,8 @@ struct fault {
 	uint64_t random;
 	uint64_t transfers, faults;
 	uint16_t halts[2]; /* [in], a bit for each endpoint number */
-	bool hidden; /* the device below, which comes and goes, is not there */
+	bool hidden; /* the device below, which comes and goes, is not there; */
+	bool gone;   /* or the guest does not see it: nothing is passed on */
 };
 
 static struct fault *of_layer(const struct bh_layer *l)
@@ -84,6 +85,19 @@ static bool is_halted(struct fault *f, const struct bh_passage *p)
 	return p->above->type != BH_CONTROL && *halts_of(f, p->above->endpoint) >> (p->above->endpoint & 15) & 1;
 }
 
+/* Those of one interface's endpoints, as its setting still has them. */
+static void clear_halts(struct fault *f, uint8_t interface)
+{
+	for (unsigned i = 0; i < 32; i++) {
+		uint8_t address = (uint8_t)(i % 16 | (i / 16 ? BH_ENDPOINT_IN : 0));
+		const struct bh_endpoint_info *info =
+			f->halts[i / 16] >> (i % 16) & 1 ? bh_device_endpoint(f->layer.below, address) : NULL;
+
+		if (info && info->interface == interface)
+			f->halts[i / 16] &= (uint16_t) ~(1u << (i % 16));
+	}
+}
+
 static void note_request(struct fault *f, const struct bh_setup *setup)
 {
 	uint8_t index = setup->wIndex.b[0];
@@ -93,8 +107,10 @@ static void note_request(struct fault *f, const struct bh_setup *setup)
 		*halts_of(f, index) &= (uint16_t) ~(1u << (index & 15));
 		break;
 	case BH_OPERATION_SET_CONFIGURATION:
-	case BH_OPERATION_SET_INTERFACE:
 		memset(f->halts, 0, sizeof(f->halts));
+		break;
+	case BH_OPERATION_SET_INTERFACE:
+		clear_halts(f, index);
 		break;
 	case BH_OPERATION_SUBMIT:
 		break;
@@ -107,6 +123,7 @@ static void back(void *data)
 {
 	struct fault *f = data;
 
+	f->gone = f->hidden;
 	if (!f->hidden)
 		bh_device_attach(&f->layer.device);
 }
@@ -115,78 +132,153 @@ static void back(void *data)
 static void disconnect(struct fault *f)
 {
 	f->layer.device.sticky = true;
+	f->gone = true;
 	bh_timer_set(f->timer, AWAY_US);
 	bh_device_detach(&f->layer.device);
 }
 
 static int fault_attached(struct bh_layer *l)
 {
-	of_layer(l)->hidden = false;
+	of_layer(l)->hidden = of_layer(l)->gone = false;
 	return 0;
 }
 
 static void fault_detached(struct bh_layer *l)
 {
-	of_layer(l)->hidden = true;
+	of_layer(l)->hidden = of_layer(l)->gone = true;
 }
 
-/* --- transfers ---------------------------------------------------------------------------------- */
+/* --- transfers: in order, each with its verdict from the start ------------------------------------- */
+
+enum verdict { PASSES, STRUCK }; /* p->number */
+
+/* Every packet of an isochronous transfer ends so; it has no other way to. */
+static void end_packets(struct bh_passage *p, enum bh_status status)
+{
+	for (unsigned i = 0; i < p->above->packet_count; i++)
+		p->above->packets[i].status = status;
+}
+
+static void end_broken(struct bh_passage *p, enum bh_status status)
+{
+	end_packets(p, status);
+	bh_layer_end(p, status, 0);
+}
 
 static void strike(struct fault *f, struct bh_passage *p)
 {
+	enum bh_endpoint_type type = p->above->type;
+
 	switch (f->kind) {
-	case STALL:
-		if (p->above->type != BH_CONTROL)
+	case STALL: /* isochronous endpoints have no handshake to stall with, and no halt */
+		if (type == BH_BULK || type == BH_INTERRUPT)
 			*halts_of(f, p->above->endpoint) |= (uint16_t)(1u << (p->above->endpoint & 15));
-		bh_layer_end(p, BH_STALL, 0);
+		end_broken(p, type == BH_ISOCHRONOUS ? BH_NO_RESPONSE : BH_STALL);
 		return;
 	case BABBLE:
-		bh_layer_end(p, bh_passage_is_in(p) ? BH_BABBLE : BH_BUS_ERROR, 0);
+		end_broken(p, bh_passage_is_in(p) ? BH_BABBLE : BH_BUS_ERROR);
 		return;
 	case BUS_ERROR:
-		bh_layer_end(p, BH_BUS_ERROR, 0);
+		end_broken(p, BH_BUS_ERROR);
 		return;
 	case NO_RESPONSE:
-		bh_layer_end(p, BH_NO_RESPONSE, 0);
+		end_broken(p, BH_NO_RESPONSE);
 		return;
-	case SHORT: /* when it has ended below */
-		p->number = 1;
-		bh_layer_pass(p);
-		return;
-	case DISCONNECT: /* cancels it, as all others */
-		disconnect(f);
-		return;
+	case SHORT:
 	case HANG:
+	case DISCONNECT:
 	case KIND_COUNT:
-		return; /* held until it is cancelled */
+		return; /* not ended here: see advance() */
+	}
+}
+
+static bool same_pipe(const struct bh_passage *a, const struct bh_passage *b)
+{
+	return a->above->endpoint == b->above->endpoint && (a->above->type == BH_CONTROL) == (b->above->type == BH_CONTROL);
+}
+
+/* Does the layer end this one, now that it is its turn? */
+static bool is_broken(struct fault *f, const struct bh_passage *p)
+{
+	return is_halted(f, p) || (p->number == STRUCK && f->kind != SHORT);
+}
+
+/* The first transfer of the pipe that can go on: to its end, if all before it have ended, or to the device. NULL: none. */
+static struct bh_passage *next(struct fault *f, const struct bh_passage *pipe)
+{
+	bool first = true;
+
+	bh_list_each(p, &f->layer.passages, struct bh_passage, link) {
+		if (!same_pipe(p, pipe))
+			continue;
+		if (!p->passed && is_broken(f, p))
+			return first && !(p->number == STRUCK && f->kind == HANG && !is_halted(f, p)) ? p : NULL;
+		if (!p->passed)
+			return p;
+		first = false;
+	}
+	return NULL;
+}
+
+/* What waits on the pipe, as far as it may. Ends may bring more in here. */
+static void advance(struct fault *f, const struct bh_transfer *pipe_of)
+{
+	struct bh_transfer above = {.endpoint = pipe_of->endpoint, .type = pipe_of->type};
+	const struct bh_passage pipe = {.above = &above};
+	struct bh_passage *p;
+
+	while ((p = next(f, &pipe))) {
+		if (is_halted(f, p))
+			end_broken(p, BH_STALL);
+		else if (is_broken(f, p))
+			strike(f, p);
+		else
+			bh_layer_pass(p);
 	}
 }
 
 static void fault_begin(struct bh_layer *l, struct bh_passage *p)
 {
 	struct fault *f = of_layer(l);
+	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
 
 	if (p->above->type == BH_CONTROL)
 		note_request(f, &p->above->setup);
-	if (is_halted(f, p))
-		bh_layer_end(p, BH_STALL, 0);
-	else if (strikes(f, p))
-		strike(f, p);
+	p->number = !is_halted(f, p) && strikes(f, p) ? STRUCK : PASSES;
+	if (p->number == STRUCK && f->kind == DISCONNECT)
+		disconnect(f); /* cancels it, as all others */
 	else
-		bh_layer_pass(p);
+		advance(f, &pipe);
+}
+
+static void cut_short(struct bh_passage *p, enum bh_status *status, uint32_t *actual)
+{
+	for (unsigned i = 0; i < p->above->packet_count; i++)
+		p->above->packets[i].actual /= 2;
+	*actual /= 2;
+	if (!bh_passage_is_in(p) && p->above->type != BH_ISOCHRONOUS)
+		*status = BH_BUS_ERROR;
 }
 
 static void fault_ended(struct bh_layer *l, struct bh_passage *p, enum bh_status status)
 {
+	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
 	uint32_t actual = p->below.actual;
 
-	(void)l;
-	if (p->number && status == BH_SUCCESS && actual) {
-		actual /= 2;
-		if (!bh_passage_is_in(p))
-			status = BH_BUS_ERROR;
-	}
+	if (p->number == STRUCK && status == BH_SUCCESS && (actual || p->above->packet_count))
+		cut_short(p, &status, &actual);
 	bh_layer_end(p, status, actual);
+	advance(of_layer(l), &pipe);
+}
+
+/* What waited behind it goes on. */
+static void fault_cancel(struct bh_layer *l, struct bh_passage *p)
+{
+	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
+
+	bh_layer_end(p, BH_CANCELLED, 0);
+	if (!of_layer(l)->gone)
+		advance(of_layer(l), &pipe);
 }
 
 static void fault_reset(struct bh_layer *l)
@@ -202,6 +294,7 @@ static void fault_finish(struct bh_layer *l)
 static const struct bh_layer_ops fault_ops = {
 	.begin = fault_begin,
 	.ended = fault_ended,
+	.cancel = fault_cancel,
 	.reset = fault_reset,
 	.attached = fault_attached,
 	.detached = fault_detached,

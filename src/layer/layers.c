@@ -24,6 +24,9 @@ int bh_layer_wrong(char *error, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(error, BH_LAYER_ERROR_SIZE, format, args);
 	va_end(args);
+	for (; *error; error++) /* one line, whatever was typed */
+		if ((unsigned char)*error < 0x20 || *error == 0x7f)
+			*error = '?';
 	return -EINVAL;
 }
 

@@ -461,7 +461,7 @@ static void transfers_under_way_do_not_mix(void **state)
 	assert_ended(&second, BH_SUCCESS, 5);
 }
 
-static void a_transfer_that_was_passed_is_cancelled_below_once(void **state)
+static void a_transfer_that_was_passed_is_cancelled_below_as_often_as_above(void **state)
 {
 	struct flight f[2];
 
@@ -477,7 +477,7 @@ static void a_transfer_that_was_passed_is_cancelled_below_once(void **state)
 	slow_cancel = true;
 	bh_device_cancel(top, &f[0].transfer);
 	bh_device_cancel(top, &f[0].transfer);
-	assert_int_equal(device.cancels, 2);
+	assert_int_equal(device.cancels, 3);
 	assert_false(f[0].done);
 	end_taken(0, BH_SUCCESS, 64); /* what it reached first */
 	assert_ended(&f[0], BH_SUCCESS, 64);
@@ -518,11 +518,11 @@ static void a_layer_says_how_what_it_holds_ends_when_cancelled(void **state)
 	bh_device_cancel(top, &f.transfer);
 	assert_ended(&f, BH_SUCCESS, 17);
 	bring(&f, OUT, 64);
-	bh_device_reset(top);
-	assert_ended(&f, BH_SUCCESS, 17);
+	bh_device_reset(top); /* asks nobody */
+	assert_ended(&f, BH_CANCELLED, 0);
 	bring(&f, OUT, 64);
 	destroy();
-	assert_ended(&f, BH_SUCCESS, 17);
+	assert_ended(&f, BH_CANCELLED, 0);
 }
 
 static void half_of_it(struct bh_layer *l, struct bh_passage *p)
@@ -778,7 +778,7 @@ static void a_reset_ends_what_is_held_after_the_device_was_reset(void **state)
 	bh_device_reset(top);
 	assert_ended(&f[0], BH_CANCELLED, 0);
 	assert_ended(&f[1], BH_CANCELLED, 0);
-	assert_journal("reset a-cancel a-reset ");
+	assert_journal("reset a-reset ");
 }
 
 static void bring_again(struct bh_transfer *t, enum bh_status status)
@@ -1173,7 +1173,6 @@ static void what_is_no_layer_is_refused_with_one_line(void **state)
 	assert_true(device.destroyed == 0);
 }
 
-#if 0 /* What is cited of the text, or a path, is cited with its line feeds. */
 static void what_is_wrong_is_told_in_one_line_whatever_was_said(void **state)
 {
 	static const char *const bad[] = {"no\nlayer", "capture:/no\nwhere/file"};
@@ -1184,7 +1183,6 @@ static void what_is_wrong_is_told_in_one_line_whatever_was_said(void **state)
 		assert_null(strchr(error, '\n'));
 	}
 }
-#endif
 
 static void a_layer_that_cannot_be_leaves_those_below_it(void **state)
 {
@@ -1400,7 +1398,6 @@ static void the_rate_comes_before_the_time(void **state)
 	assert_ended(&f, BH_SUCCESS, 1000);
 }
 
-#if 0 /* Bytes times 1000000 is computed in 32 bits: more than 4294 bytes take the time of some other number. */
 static void a_rate_counts_large_transfers_as_well(void **state)
 {
 	struct flight f;
@@ -1412,9 +1409,7 @@ static void a_rate_counts_large_transfers_as_well(void **state)
 	run_loop();
 	assert_ended(&f, BH_SUCCESS, 256 * 1024);
 }
-#endif
 
-#if 0 /* What moved is in the packets; the layer looks at actual, which says nothing there, and takes no time. */
 static void a_rate_counts_isochronous_packets_as_well(void **state)
 {
 	struct bh_packet packets[2] = {{0, 1000, 0, BH_NO_RESPONSE}, {1000, 1000, 0, BH_NO_RESPONSE}};
@@ -1436,9 +1431,8 @@ static void a_rate_counts_isochronous_packets_as_well(void **state)
 	run_loop();
 	assert_ended(&f, BH_SUCCESS, 0);
 }
-#endif
 
-static void cancelled_while_it_is_delayed_it_has_the_outcome_it_reached(void **state)
+static void cancelled_while_it_is_delayed_it_is_told_when_it_is_due(void **state)
 {
 	struct flight f[3];
 
@@ -1451,33 +1445,35 @@ static void cancelled_while_it_is_delayed_it_has_the_outcome_it_reached(void **s
 	device.status = BH_SUCCESS;
 	bring_noted(&f[2], OUT, 64);
 	bh_device_cancel(top, &f[0].transfer);
-	assert_ended(&f[0], BH_SUCCESS, 70);
 	bh_device_cancel(top, &f[1].transfer);
-	assert_ended(&f[1], BH_STALL, 70);
 	assert_int_equal(device.cancels, 0);
-	assert_false(f[2].done);
+	assert_false(f[0].done || f[1].done || f[2].done);
 	run_loop();
+	assert_ended(&f[0], BH_SUCCESS, 70); /* what it reached */
+	assert_ended(&f[1], BH_STALL, 70);
 	assert_ended(&f[2], BH_SUCCESS, 64);
 }
 
-static void cancelled_below_it_is_told_at_once(void **state)
+static void cancelled_below_it_is_told_as_late(void **state)
 {
 	struct flight f[2];
 
 	(void)state;
-	put("delay:1s");
+	put("delay:5ms");
 	device.hold = true;
 	bring_noted(&f[0], OUT, 128);
 	bring_noted(&f[1], OUT, 128);
 	bh_device_cancel(top, &f[0].transfer);
-	assert_ended(&f[0], BH_CANCELLED, 0);
+	assert_false(f[0].done);
 	slow_cancel = true;
 	bh_device_cancel(top, &f[1].transfer);
-	assert_false(f[1].done);
 	end_taken(0, BH_SUCCESS, 128);
+	assert_false(f[0].done || f[1].done);
+	run_loop();
+	assert_ended(&f[0], BH_CANCELLED, 0);
 	assert_ended(&f[1], BH_SUCCESS, 128);
 	assert_int_equal(device.cancels, 2);
-	assert_int_equal(counter(top, "transfers"), 0);
+	assert_int_equal(counter(top, "transfers"), 2);
 }
 
 static void a_reset_and_the_end_of_the_layer_wait_for_nothing(void **state)
@@ -1768,7 +1764,6 @@ static void each_of_these_clears_a_stall(void **state)
 	transfers(1, OUT, ".");
 }
 
-#if 0 /* Every halt is cleared, those of all other interfaces as well. */
 static void a_setting_of_another_interface_clears_no_stall(void **state)
 {
 	(void)state;
@@ -1780,7 +1775,6 @@ static void a_setting_of_another_interface_clears_no_stall(void **state)
 	assert_int_equal(set_interface(top, 0, 0), BH_SUCCESS);
 	transfers(1, OUT, ".");
 }
-#endif
 
 static void a_refused_configuration_clears_no_stall(void **state)
 {
@@ -1809,10 +1803,10 @@ static void what_hangs_ends_when_it_is_cancelled_reset_or_destroyed(void **state
 	run_loop();
 	assert_false(f[0].done || f[1].done);
 	bh_device_cancel(top, &f[0].transfer);
+	run_loop();
 	assert_ended(&f[0], BH_CANCELLED, 0);
 	assert_false(f[1].done);
 	bh_device_reset(top);
-	run_loop();
 	assert_ended(&f[1], BH_CANCELLED, 0);
 	bring(&f[2], OUT, 64);
 	destroy();
@@ -1858,7 +1852,6 @@ static void a_short_answer_to_a_request_is_halved(void **state)
 	assert_int_equal(n, 18);
 }
 
-#if 0 /* The second is told, with a bus error, while the first is still under way. */
 static void a_transfer_that_is_broken_does_not_overtake_others(void **state)
 {
 	struct flight f[2];
@@ -1873,9 +1866,7 @@ static void a_transfer_that_is_broken_does_not_overtake_others(void **state)
 	assert_ended(&f[0], BH_SUCCESS, 64);
 	assert_ended(&f[1], BH_BUS_ERROR, 0);
 }
-#endif
 
-#if 0 /* The second passes the one that hangs, and ends before it. */
 static void what_comes_behind_one_that_hangs_does_not_overtake_it(void **state)
 {
 	struct flight f[2];
@@ -1889,9 +1880,7 @@ static void what_comes_behind_one_that_hangs_does_not_overtake_it(void **state)
 	assert_ended(&f[0], BH_CANCELLED, 0);
 	assert_ended(&f[1], BH_SUCCESS, 64);
 }
-#endif
 
-#if 0 /* The packets, which alone count, stay as they came: to the guest nobody answered. */
 static void isochronous_packets_end_as_the_fault_says(void **state)
 {
 	static const struct {
@@ -1914,7 +1903,6 @@ static void isochronous_packets_end_as_the_fault_says(void **state)
 		set_up(state);
 	}
 }
-#endif
 
 static void a_device_in_no_port_cannot_go_and_holds_the_transfer(void **state)
 {
@@ -2447,7 +2435,6 @@ static void isochronous_packets_are_written_each_with_its_outcome(void **state)
 }
 
 /* A guest's OUT packets may be shorter than their room: the bus gives each the room of a full one. */
-#if 0 /* The lengths so far are written as the second's offset, which is 7: bh_packet.offset is not looked at. */
 static void packets_with_gaps_between_them_are_where_they_are(void **state)
 {
 	struct bh_packet packets[2] = {{0, 7, 0, BH_NO_RESPONSE}, {16, 9, 0, BH_NO_RESPONSE}};
@@ -2462,7 +2449,6 @@ static void packets_with_gaps_between_them_are_where_they_are(void **state)
 	assert_descriptor(&records[0], 0, -EXDEV, 0, 7);
 	assert_descriptor(&records[0], 1, -EXDEV, 16, 9);
 }
-#endif
 
 /* --- capture: the file ------------------------------------------------------------------------------------------ */
 
@@ -2679,7 +2665,7 @@ int main(void)
 		TEST(a_layer_with_nothing_to_add_passes_transfers_as_they_are),
 		TEST(a_layer_passes_how_a_transfer_ended),
 		TEST(transfers_under_way_do_not_mix),
-		TEST(a_transfer_that_was_passed_is_cancelled_below_once),
+		TEST(a_transfer_that_was_passed_is_cancelled_below_as_often_as_above),
 		TEST(a_transfer_that_is_held_is_cancelled_in_the_layer),
 		TEST(a_layer_says_how_what_it_holds_ends_when_cancelled),
 		TEST(progress_is_passed_on_unless_the_layer_does_it),
@@ -2704,9 +2690,7 @@ int main(void)
 		TEST(names_are_found_in_the_text),
 		TEST(sixteen_layers_may_stand_on_each_other),
 		TEST(what_is_no_layer_is_refused_with_one_line),
-#if 0
 		TEST(what_is_wrong_is_told_in_one_line_whatever_was_said),
-#endif
 		TEST(a_layer_that_cannot_be_leaves_those_below_it),
 		TEST(a_delayed_transfer_is_told_not_before_its_time),
 		TEST(control_transfers_are_delayed_too),
@@ -2715,12 +2699,10 @@ int main(void)
 		TEST(jitter_alone_is_a_delay),
 		TEST(with_a_rate_bytes_take_their_time_on_one_wire),
 		TEST(the_rate_comes_before_the_time),
-#if 0
 		TEST(a_rate_counts_large_transfers_as_well),
 		TEST(a_rate_counts_isochronous_packets_as_well),
-#endif
-		TEST(cancelled_while_it_is_delayed_it_has_the_outcome_it_reached),
-		TEST(cancelled_below_it_is_told_at_once),
+		TEST(cancelled_while_it_is_delayed_it_is_told_when_it_is_due),
+		TEST(cancelled_below_it_is_told_as_late),
 		TEST(a_reset_and_the_end_of_the_layer_wait_for_nothing),
 		TEST(nobody_is_told_of_progress_far_away),
 		TEST(what_is_brought_while_others_are_told_is_delayed_too),
@@ -2732,18 +2714,14 @@ int main(void)
 		TEST(chance_is_about_right_and_the_same_again_with_the_same_seed),
 		TEST(a_stall_stays_until_it_is_cleared),
 		TEST(each_of_these_clears_a_stall),
-#if 0
 		TEST(a_setting_of_another_interface_clears_no_stall),
-#endif
 		TEST(a_refused_configuration_clears_no_stall),
 		TEST(what_hangs_ends_when_it_is_cancelled_reset_or_destroyed),
 		TEST(a_short_one_ends_halfway),
 		TEST(a_short_answer_to_a_request_is_halved),
-#if 0
 		TEST(a_transfer_that_is_broken_does_not_overtake_others),
 		TEST(what_comes_behind_one_that_hangs_does_not_overtake_it),
 		TEST(isochronous_packets_end_as_the_fault_says),
-#endif
 		TEST(a_device_in_no_port_cannot_go_and_holds_the_transfer),
 		TEST(a_hub_is_not_disconnected),
 		TEST(a_disconnected_device_comes_back_after_a_second_in_its_port),
@@ -2758,9 +2736,7 @@ int main(void)
 		TEST(data_in_pieces_is_written_as_one),
 		TEST(large_transfers_are_written_whole),
 		TEST(isochronous_packets_are_written_each_with_its_outcome),
-#if 0
 		TEST(packets_with_gaps_between_them_are_where_they_are),
-#endif
 		TEST(the_file_can_be_read_while_it_is_written),
 		TEST(a_capture_is_only_for_who_made_it),
 		TEST(what_is_no_capture_is_not_written_over),
