@@ -214,9 +214,9 @@ class Setup(types.SimpleNamespace):
 
 SETUPS = {
     "one hub": Setup(hubs=["hub,ports=7,port=1"], place="1", device="1-1", line="pty={directory}/line",
-                     connect=serialline.pseudo_terminal, seconds=300 if LONG else 30),
+                     connect=serialline.pseudo_terminal, seconds=300 if LONG else 15),
     "two hubs": Setup(hubs=["hub,ports=4,port=2", "hub,ports=7,port=2.3"], place="2.3", device="1-2.3",
-                      line="tcp-listen=127.0.0.1:0", connect=serialline.tcp, seconds=60 if LONG else 15),
+                      line="tcp-listen=127.0.0.1:0", connect=serialline.tcp, seconds=60 if LONG else 8),
 }
 
 

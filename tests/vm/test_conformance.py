@@ -17,12 +17,15 @@ import pytest
 import usbtest
 
 # What a guest runs, by the names of the table's columns: the controller, the kernel's options.
-COMBINATIONS = {
+ALL_COMBINATIONS = {
     "batches, MSI": ("uhci", ""),
     "batches, INTx": ("uhci", "pci=nomsi"),
     "single packets, MSI": ("uhci,batch=off", ""),
     "single packets, INTx": ("uhci,batch=off", "pci=nomsi"),
 }
+# Each of the two differences once, where there is no time for all four.
+COMBINATIONS = ALL_COMBINATIONS if usbtest.LONG else {
+    name: what for name, what in ALL_COMBINATIONS.items() if name in ("batches, MSI", "single packets, INTx")}
 ROWS = {row.test: row for row in usbtest.ROWS}
 DEVICES = {0: "1-1", 1: "1-2"}
 
@@ -202,7 +205,7 @@ def tables_of(text):
     return found
 
 
-@pytest.mark.parametrize("number, rows, columns", [(0, usbtest.ROWS, [*COMBINATIONS]), (1, DELAYED, [DELAYED_NAME])])
+@pytest.mark.parametrize("number, rows, columns", [(0, usbtest.ROWS, [*ALL_COMBINATIONS]), (1, DELAYED, [DELAYED_NAME])])
 def test_document_shows_what_is_run(number, rows, columns):
     header, *shown = tables_of(DOCUMENT.read_text())[number]
     assert header[4:] == columns

@@ -9,7 +9,8 @@ import lab
 import peer
 import pytest
 
-MEGABYTES = 16  # each way
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4  # each way
 SIZE = 2 * MEGABYTES
 
 # Reads the first half of the disk, and writes it to the second.

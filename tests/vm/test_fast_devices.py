@@ -18,7 +18,8 @@ from test_passthrough import values
 from test_usbredir import MOUNT, QemuRedir, share
 
 MIB = 1 << 20
-MEGABYTES = 8   # each way
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4  # each way
 SIZE = 3 * MEGABYTES
 GADGET, STICK = "gadget", "stick"
 IDENTITY = {GADGET: peer.MASS_STORAGE, STICK: peer.QEMU_DISK}

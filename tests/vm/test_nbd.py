@@ -10,7 +10,8 @@ import time
 import lab
 import pytest
 
-MEGABYTES = 16
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4
 
 COPY = f"""
 . /bh.sh

@@ -5,6 +5,7 @@ driver is told, and what the peer's files and terminals have, is compared.
 """
 
 import json
+import os
 import re
 import time
 
@@ -12,7 +13,8 @@ import lab
 import peer
 import pytest
 
-MEGABYTES = 16
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4
 DISK, SERIAL, ZERO = 0, 1, 2  # gadgets
 DRIVERS = """
 for interface in /sys/bus/usb/devices/*:*; do

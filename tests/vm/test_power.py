@@ -17,7 +17,7 @@ import pytest
 
 MIB = 1 << 20
 LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
-ROUNDS = 100 if LONG else 5
+ROUNDS = 100 if LONG else 3
 KEYS = {"a": 30, "b": 48}  # linux/input-event-codes.h
 
 # Of a disk whose hub goes, too, the driver hears before the hub's: it tries in vain to reset it there

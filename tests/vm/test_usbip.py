@@ -13,7 +13,8 @@ import lab
 import peer
 import pytest
 
-MEGABYTES = 16  # each way
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4  # each way
 LATEST = 5      # seconds until a guest has to notice that the other side is gone
 SIZE = 2 * MEGABYTES
 VUDC_PORT, VUDC_DISK = 3241, "0525:b001"

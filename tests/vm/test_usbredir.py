@@ -14,7 +14,8 @@ import net
 import peer
 import pytest
 
-MEGABYTES = 16  # each way
+LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
+MEGABYTES = 16 if LONG else 4  # each way
 QEMUS = 2       # of them by QEMU's way, which takes long
 LATEST = 5      # seconds until a guest has to notice that the other side is gone
 SIZE = 3 * MEGABYTES
