@@ -46,6 +46,7 @@ struct translate {
 	const struct bh_layer_context *context;
 	struct bh_timer *timer; /* NULL: there is no loop */
 	bool said;
+	bool looking; /* the timer is set */
 
 	/* what the guest is shown; all of it only while translating */
 	bool translating;
@@ -90,23 +91,47 @@ static void say(const struct translate *x, const char *text)
 	for (unsigned i_ = 0; i_ < 32; i_++)                                                           \
 		for (struct bh_translate_stream *s = (x)->streams[i_ / 16][i_ % 16]; s; s = NULL)
 
-static void stand_still(void *data)
+void bh_translate_stand_still(struct bh_device *d)
 {
-	each_stream (s, (struct translate *)data)
+	each_stream (s, of_layer(bh_layer_of(d)))
 		bh_translate_stream_end(s);
 }
 
-void bh_translate_stand_still(struct bh_device *d)
+static uint64_t now_us(void)
 {
-	stand_still(of_layer(bh_layer_of(d)));
+	return uv_hrtime() / 1000;
 }
 
-static void stands(struct bh_translate_stream *s)
+/* Those that stand still long enough end; the timer is set for the next. */
+static void look_who_stands(void *data)
+{
+	struct translate *x = data;
+	uint64_t now = now_us(), next = UINT64_MAX;
+
+	x->looking = false;
+	each_stream (s, x) {
+		if (!s->kept_count || s->in)
+			continue;
+		if (now - s->kept_since >= STANDS_STILL_US)
+			bh_translate_stream_end(s); /* not one that is under way: that ends with more kept, or nothing */
+		else
+			next = BH_MIN(next, s->kept_since + STANDS_STILL_US - now);
+	}
+	if (next != UINT64_MAX && !x->looking) {
+		x->looking = true;
+		bh_timer_set(x->timer, next);
+	}
+}
+
+static void keeps(struct bh_translate_stream *s)
 {
 	struct translate *x = of_layer(s->layer);
 
-	if (x->timer)
-		bh_timer_set(x->timer, STANDS_STILL_US);
+	s->kept_since = now_us();
+	if (!x->timer || x->looking)
+		return;
+	x->looking = true;
+	bh_timer_set(x->timer, STANDS_STILL_US);
 }
 
 static bool is_translated(const struct bh_endpoint_info *info)
@@ -136,7 +161,7 @@ static struct bh_translate_stream *stream_of(struct translate *x, const struct b
 		*slot = s = NULL;
 	}
 	if (s) {
-		s->stands = stands;
+		s->keeps = keeps;
 		s->gone = &x->gone;
 	}
 	return s;
@@ -530,7 +555,7 @@ static int create(const struct bh_layer_context *c, const char *parameters, stru
 		return bh_layer_wrong(error, "layers=translate: takes no parameters");
 	x = calloc(1, sizeof(*x));
 	if (!x || !(x->infos = calloc(1, sizeof(*x->infos))) ||
-	    (c->loop && !(x->timer = bh_timer_create(c->loop, stand_still, x)))) {
+	    (c->loop && !(x->timer = bh_timer_create(c->loop, look_who_stands, x)))) {
 		if (x)
 			free(x->infos);
 		free(x);

@@ -127,12 +127,6 @@ static bool needs_empty(const struct bh_translate_stream *s, enum out_end end, u
 	return end == TOLD && total && total % s->inside == 0 && s->outside.type == BH_BULK;
 }
 
-/* Nobody knows whether more is to come (rule 4). */
-static bool stands(const struct bh_translate_stream *s, const struct bh_transfer *t)
-{
-	return s->kept_count && !in_data_stage(s) && !(t->flags & (BH_TRANSFER_REQUEST_ENDS | BH_TRANSFER_REQUEST_GOES_ON));
-}
-
 /* The last bytes of t stay here until more come. */
 static void keep_last(struct bh_translate_stream *s, const struct bh_transfer *t, uint32_t bytes)
 {
@@ -141,14 +135,22 @@ static void keep_last(struct bh_translate_stream *s, const struct bh_transfer *t
 	s->counters->early_bytes += bytes;
 }
 
+/* What is kept waits for more, and not for ever (rule 4). In a data stage it does: more has to come, or a reset. */
+static void not_for_ever(struct bh_translate_stream *s)
+{
+	if (s->kept_count && !in_data_stage(s) && s->keeps)
+		s->keeps(s);
+}
+
 static void out_success(struct bh_translate_stream *s, struct bh_passage *p)
 {
 	struct bh_transfer *t = p->above;
 
-	data_moved(s, t->length, false);
-	look_for_command(s, t);
-	if (stands(s, t) && s->stands)
-		s->stands(s);
+	if (in_data_stage(s))
+		data_moved(s, t->length, false);
+	else
+		look_for_command(s, t);
+	not_for_ever(s);
 	bh_layer_end(p, BH_SUCCESS, t->length);
 }
 
@@ -208,6 +210,7 @@ static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum 
 	if (status == BH_CANCELLED && moved < s->before) {
 		s->kept_count -= moved;
 		memmove(s->kept, s->kept + moved, s->kept_count);
+		not_for_ever(s);
 		bh_layer_end(p, status, 0);
 		return;
 	}

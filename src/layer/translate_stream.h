@@ -38,7 +38,7 @@ struct bh_translate_stream {
 	uint16_t inside;                 /* and the packet size of the device */
 	bool in;
 	const bool *gone; /* the device below is: nothing is submitted to it any more */
-	void (*stands)(struct bh_translate_stream *s); /* OUT: bytes are kept, and nobody knows whether the guest goes on */
+	void (*keeps)(struct bh_translate_stream *s); /* OUT: bytes are kept, more of them than before */
 
 	/* state */
 	struct bh_list waiting; /* passages, in order; the first is under way */
@@ -48,6 +48,7 @@ struct bh_translate_stream {
 	uint8_t *kept; /* room for one packet of the device. OUT: accepted, not sent. IN: fetched, not handed out */
 	uint32_t kept_count;
 	uint32_t kept_at; /* IN: where it begins */
+	uint64_t kept_since; /* OUT: as of when nothing was added; the layer's */
 	enum bh_stream_end end; /* IN: what comes after what is kept. OUT: failed only */
 	enum bh_status failure;
 	bool guessed;  /* OUT: the last thing the device was told is an end that was guessed. IN: its end was a packet with bytes */

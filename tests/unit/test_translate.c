@@ -749,6 +749,47 @@ static const uint8_t line[] = {
 	ENDPOINT(0x02, 2, 512, 0),
 };
 
+/* Whatever was said of more to come. Each endpoint has its own time, though all share a timer. */
+static void each_endpoint_stands_still_by_itself(void **state)
+{
+	static const uint8_t lines_of_two[] = {
+		CONFIGURATION(9 + 9 + 14, 1, 100),
+		INTERFACE(0, 0, 2, 10, 0, 0),
+		ENDPOINT(0x01, 2, 512, 0),
+		ENDPOINT(0x02, 2, 512, 0),
+	};
+	uint8_t data[64] = {0};
+	uint64_t began;
+	uv_loop_t loop;
+	struct flight f;
+	unsigned sent = 0;
+
+	(void)state;
+	uv_loop_init(&loop);
+	context.loop = &loop;
+	begin(lines_of_two, BH_SPEED_HIGH);
+	go(&f, 0x01, data, 64, BH_TRANSFER_REQUEST_GOES_ON);
+	assert_ended(f, BH_SUCCESS, 64);
+	for (began = uv_hrtime(); !held(0x01) && uv_hrtime() - began < 5000000000u; sent++) {
+		if (sent % 8 == 7 || held(0x02)) {
+			uv_run(&loop, UV_RUN_NOWAIT);
+			if (held(0x02))
+				end(0x02, BH_SUCCESS, held(0x02)->length);
+			continue;
+		}
+		go(&f, 0x02, data, 64, BH_TRANSFER_REQUEST_GOES_ON); /* somebody who never stands still */
+		if (held(0x02))
+			end(0x02, BH_SUCCESS, 512);
+	}
+	assert_non_null(held(0x01));
+	assert_int_equal(held(0x01)->length, 64);
+	end(0x01, BH_SUCCESS, 64);
+	finish();
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(uv_loop_close(&loop), 0);
+	context.loop = NULL;
+}
+
 static void what_stands_still_is_sent_by_a_timer(void **state)
 {
 	uint8_t data[128] = {0};
@@ -853,6 +894,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_part_is_not_sent_twice),
 		cmocka_unit_test(transfers_wait_for_each_other),
 		cmocka_unit_test(what_stands_still_is_sent_by_a_timer),
+		cmocka_unit_test(each_endpoint_stands_still_by_itself),
 		cmocka_unit_test(reports_come_in_pieces_and_go_whole),
 	};
 
