@@ -329,9 +329,9 @@ static const struct bh_device_kind *const kinds[] = {
 static const struct bh_option_key common_keys[] = {
 	{.key = "port", .value = "PLACE", .help = "2, or 1.3: the third of the hub in port 1; default: the next free root port"},
 	{.key = "verify", .value = "MODE", .help = "exact, checksum, td or buffer: what is compared; default exact (trace: embedders only)"},
+	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{.key = "layers", .value = "NAME[:...][+NAME...]", .help = "what stands between it and the guest, the first next to the device; see below"},
 	{.key = "translate", .value = "on|off", .help = "a device faster than the port is translated for it (on, the default), or refused"},
-	{.key = "verify-when", .value = "MODE", .help = "bounded, retry or completion: some at each retry, all, none; default bounded"},
 	{0},
 };
 

@@ -52,6 +52,21 @@ dmesg | grep -i 'usb 1-1\\|sda\\|scsi\\|uhci\\|babble\\|overflow' | sed 's/^/DM 
 """
 
 
+# As COPY, with less: the processor is slow.
+NESTED = """
+. /bh.sh
+wait_for /dev/sda 200 || exit 1
+dd if=/dev/sda of=/tmp/data bs=64k count=16 iflag=direct status=none || exit 1
+say sum=$(sha256sum </tmp/data | cut -d ' ' -f 1)
+dd if=/tmp/data of=/dev/sda bs=64k seek=32 oflag=direct conv=fsync status=none || exit 1
+say written=$(sum_of /dev/sda 1 2)
+mke2fs -F /dev/sda 2048 >/dev/null 2>&1 && mkdir -p /mnt && mount -t ext2 /dev/sda /mnt || exit 1
+cp /tmp/data /mnt/file && umount /mnt || exit 1
+echo 3 >/proc/sys/vm/drop_caches
+mount -t ext2 -o ro /dev/sda /mnt && say file=$(sha256sum </mnt/file | cut -d ' ' -f 1) && umount /mnt || exit 1
+"""
+
+
 @pytest.fixture(scope="module")
 def content():
     return os.urandom(SIZE << 20)
@@ -155,3 +170,26 @@ def test_libusb_and_translation_in_one_process(there, content):
     # A command of 64 KiB is a few host transfers, not 128 of one packet of the device, nor 1024 of the guest's.
     assert counters["devices"][0]["transfers"] < 8 * (MEGABYTES << 20) // 65536
     assert counters["engine"]["failed_packets"] == counters["devices"][0]["errors"] == 0
+
+
+if LONG:  # minutes; the same in pieces is tested above
+
+    def test_a_linux_guest_mounts_it_with_libusb_and_translation_beside_it(there):
+        """All of it in one place: the guest, too, is in the peer, where its processor is played by one that is played."""
+        vendor, product = IDENTITY[GADGET].split(":")
+        there.busid(peer.MASS_STORAGE)
+        first = there.kernel(f"head -c {MIB} /tmp/g0.img | sha256sum").split()[0]
+        with lab.scratch("nested-") as directory:
+            (directory / "initrd").write_bytes(lab.make_initrd(NESTED))
+            there.start("server", f"{lab.bulkhead_binary()} serve --socket-path /tmp/usb.sock --device usb,vendorid={vendor},productid={product}")
+            there.wait_said("server", "it is translated for the full-speed port")
+            kernel, image, initrd, path, append, options = lab.kernel_args("bookworm", directory / "initrd")
+            said = there.run(
+                f"{lab.TOP}/tools/qemu -machine pc,memory-backend=mem -m 256M -object memory-backend-memfd,id=mem,size=256M,share=on "
+                f"-accel tcg -nodefaults -display none -serial stdio -no-reboot {kernel} {image} {initrd} {path} {append} '{options}' "
+                "-device '{\"driver\":\"vfio-user-pci\",\"socket\":{\"type\":\"unix\",\"path\":\"/tmp/usb.sock\"}}' </dev/null 2>&1", timeout=500)
+            there.kill("server", "TERM")
+            there.wait_end("server")
+        answers = dict(re.findall(r"^BH (\w+)=(.*?)\r?$", said, re.M))
+        assert answers.get("exit") == "0", said
+        assert answers["sum"] == answers["written"] == answers["file"] == first
