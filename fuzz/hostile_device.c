@@ -392,13 +392,14 @@ static const struct bh_endpoint_info *device_endpoint(const struct bh_device *de
 /* For who translates. What it says has nothing to do with what it has. */
 static struct bh_descriptors device_descriptors(const struct bh_device *device)
 {
-	static const uint8_t itself[18] = {18, 1, 0, 2, 0, 0, 0, 64}, disk[] = {
-		9, 2, 9 + 9 + 7 + 7, 0, 1, 1, 0, 0x80, 50,
-		9, 4, 0, 0, 2, 8, 6, 0x50, 0,
-		7, 5, 0x81, 2, 0, 2, 0,
-		7, 5, 0x02, 2, 0, 2, 0,
+#define BOTH_WAYS(number) 7, 5, 0x80 | (number), 2, 0, 2, 0, 7, 5, (number), 2, 0, 2, 0
+	static const uint8_t itself[18] = {18, 1, 0, 2, 0, 0, 0, 64}, many[] = {
+		9, 2, 9 + 9 + 14 * 14, 0, 1, 1, 0, 0x80, 50,
+		9, 4, 0, 0, 28, 8, 6, 0x50, 0,
+		BOTH_WAYS(1), BOTH_WAYS(2), BOTH_WAYS(3), BOTH_WAYS(4), BOTH_WAYS(5), BOTH_WAYS(6), BOTH_WAYS(7),
+		BOTH_WAYS(8), BOTH_WAYS(9), BOTH_WAYS(10), BOTH_WAYS(11), BOTH_WAYS(12), BOTH_WAYS(13), BOTH_WAYS(14),
 	};
-	static const uint8_t *const configurations[] = {disk};
+	static const uint8_t *const configurations[] = {many};
 
 	must(!of_device(device)->detached, "called after it detached");
 	return (struct bh_descriptors){itself, configurations, 1};

@@ -621,7 +621,9 @@ int bh_zero_create(const struct bh_zero_config *config, struct bh_device **ret)
 	unsigned interrupt = config->interrupt_interval ? config->interrupt_interval : high ? 4 : 1;
 	struct zero *z;
 
-	if ((!high && config->speed != BH_SPEED_FULL && config->speed != 0) || (high && interrupt > 16) || config->pattern > 2 || isochronous > 16 || interrupt > 255 || config->delay_us > BH_DELAY_MAX_US ||
+	if (!high && config->speed != BH_SPEED_FULL && config->speed != 0)
+		return -EINVAL;
+	if ((high && interrupt > 16) || config->pattern > 2 || isochronous > 16 || interrupt > 255 || config->delay_us > BH_DELAY_MAX_US ||
 	    (config->delay_us && !config->loop))
 		return -EINVAL;
 	z = calloc(1, sizeof(*z));

@@ -27,8 +27,9 @@
 #define LINK_TYPE     220u
 #define HEADER_SIZE   64u /* usbmon's */
 #define PACKET_SIZE   16u /* of an isochronous packet, behind it */
-#define FLUSH_US      200000u
-#define BUFFER_SIZE   (256u * 1024u)
+#define DRAIN_US      20000u
+#define MOST_BUFFERED (4u << 20) /* of a FIFO that is not read fast enough */
+#define DRAIN_AT      (256u << 10)
 #define SECTION_MAGIC 0x0a0d0d0au
 
 struct capture {
@@ -36,13 +37,17 @@ struct capture {
 	/* configuration */
 	const struct bh_layer_context *context;
 	char *path;
+	bool fifo;
 	struct bh_timer *timer;
 
 	/* state */
-	FILE *to; /* NULL: it could not be written any more */
-	bool waiting; /* for the timer, with something to write */
+	int fd;         /* -1: it could not be written any more */
+	bool begun;     /* it is ours now, and begins with a section */
+	bool waiting;   /* for the timer, with something to write */
+	uint8_t *buffer; /* what is to be written: used bytes, of room */
+	size_t used, room;
 	uint32_t numbers; /* transfers so far */
-	uint64_t blocks, bytes;
+	uint64_t events, bytes, dropped;
 };
 
 static struct capture *of_layer(const struct bh_layer *l)
@@ -57,17 +62,85 @@ static void give_up(struct capture *c)
 	char line[BH_LAYER_ERROR_SIZE];
 
 	snprintf(line, sizeof(line), "capture: '%s' cannot be written any more: %s; what follows is not in it", c->path,
-	         errno == EAGAIN ? "nobody reads it fast enough" : strerror(errno));
+	         strerror(errno));
 	if (c->context->log)
 		c->context->log(c->context->data, line);
-	fclose(c->to);
-	c->to = NULL;
+	close(c->fd);
+	c->fd = -1;
+	c->used = 0;
 }
 
+/* Writes what there is, as far as it can be written without waiting. */
+static void drain(struct capture *c)
+{
+	size_t at = 0;
+
+	while (c->fd >= 0 && at < c->used) {
+		ssize_t n = write(c->fd, c->buffer + at, c->used - at);
+
+		if (n >= 0)
+			at += (size_t)n;
+		else if (errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			give_up(c);
+	}
+	if (c->fd < 0)
+		return;
+	memmove(c->buffer, c->buffer + at, c->used - at);
+	c->used -= at;
+}
+
+/* stuck: nobody reads; a loop that has nothing else to do does not go on for that. */
+static void wait_and_drain(struct capture *c, bool stuck)
+{
+	if (c->waiting || !c->used)
+		return;
+	c->waiting = true;
+	if (stuck)
+		uv_unref((uv_handle_t *)&c->timer->uv);
+	else
+		uv_ref((uv_handle_t *)&c->timer->uv);
+	bh_timer_set(c->timer, DRAIN_US);
+}
+
+static void due(void *data)
+{
+	struct capture *c = data;
+
+	c->waiting = false;
+	drain(c);
+	wait_and_drain(c, true);
+}
+
+/* Is there room for so many bytes more, or can there be? */
+static bool make_room(struct capture *c, size_t length)
+{
+	size_t room = c->room ? c->room : 4096;
+	uint8_t *buffer;
+
+	if (c->used >= DRAIN_AT)
+		drain(c);
+	if (length > MOST_BUFFERED || c->used > MOST_BUFFERED - length)
+		return false;
+	while (room < c->used + length)
+		room *= 2;
+	if (room == c->room)
+		return true;
+	buffer = realloc(c->buffer, room);
+	if (!buffer)
+		return false;
+	c->buffer = buffer;
+	c->room = room;
+	return true;
+}
+
+/* There is room: make_room(). */
 static void put(struct capture *c, const void *bytes, size_t length)
 {
-	if (c->to && length && fwrite(bytes, 1, length, c->to) != length)
-		give_up(c);
+	if (length)
+		memcpy(c->buffer + c->used, bytes, length);
+	c->used += length;
 }
 
 static void put32(struct capture *c, uint32_t value)
@@ -75,22 +148,23 @@ static void put32(struct capture *c, uint32_t value)
 	put(c, &value, sizeof(value)); /* a section is in the byte order of who wrote it */
 }
 
-static void flush(void *data)
-{
-	struct capture *c = data;
-
-	c->waiting = false;
-	if (c->to && fflush(c->to))
-		give_up(c);
-}
-
 static void put16(struct capture *c, uint16_t value)
 {
 	put(c, &value, sizeof(value));
 }
 
-static void put_section(struct capture *c)
+/* A section and the description of its interface. Only now is the file made anew: until here it may all have been a mistake. */
+static bool begin_file(struct capture *c)
 {
+	if (c->begun)
+		return true;
+	if (!make_room(c, 48))
+		return false;
+	if (!c->fifo && ftruncate(c->fd, 0)) {
+		give_up(c);
+		return false;
+	}
+	c->begun = true;
 	put32(c, SECTION_MAGIC);
 	put32(c, 28);
 	put32(c, 0x1a2b3c4d);
@@ -104,6 +178,8 @@ static void put_section(struct capture *c)
 	put16(c, 0);
 	put32(c, 0); /* no limit */
 	put32(c, 20);
+	wait_and_drain(c, false);
+	return true;
 }
 
 /* --- one event ------------------------------------------------------------------------------ */
@@ -196,8 +272,12 @@ static void put_event(struct capture *c, const struct bh_passage *p, const struc
 	struct timespec now;
 	uint64_t us;
 
-	if (!c->to)
+	if (c->fd < 0)
 		return;
+	if (!begin_file(c) || !make_room(c, 32 + captured + padding)) {
+		c->dropped++;
+		return;
+	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	us = (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000;
 	header(p, e, &now, h);
@@ -213,11 +293,9 @@ static void put_event(struct capture *c, const struct bh_passage *p, const struc
 	put_data(c, p->above, e->data);
 	put(c, (const uint8_t[4]){0}, padding);
 	put32(c, 32 + captured + padding);
-	c->blocks++;
+	c->events++;
 	c->bytes += e->data;
-	if (!c->waiting)
-		bh_timer_set(c->timer, FLUSH_US);
-	c->waiting = true;
+	wait_and_drain(c, false);
 }
 
 /* --- the layer ---------------------------------------------------------------------------------- */
@@ -254,39 +332,49 @@ static void capture_finish(struct bh_layer *l)
 {
 	struct capture *c = of_layer(l);
 
-	flush(c);
-	if (c->to)
-		fclose(c->to);
+	drain(c);
+	if (c->fd >= 0)
+		close(c->fd);
 	bh_timer_close(c->timer);
+	free(c->buffer);
 	free(c->path);
+}
+
+/* It is plugged in: from now on the file is its. */
+static void capture_reset(struct bh_layer *l)
+{
+	if (of_layer(l)->fd >= 0)
+		begin_file(of_layer(l));
 }
 
 static const struct bh_layer_ops capture_ops = {
 	.begin = capture_begin,
 	.ended = capture_ended,
+	.reset = capture_reset,
 	.finish = capture_finish,
 };
 
 /* --- the row of the table --------------------------------------------------------------------------- */
 
 /* May this be written over? A file that is empty, or a capture; or a FIFO. */
-static int check_file(int fd, char *error, const char *path)
+static int check_file(int fd, char *error, const char *path, bool *ret_fifo)
 {
 	uint32_t magic = 0;
 	struct stat s;
 
 	if (fstat(fd, &s))
 		return bh_layer_wrong(error, "layers=capture: '%s': %s", path, strerror(errno));
-	if (S_ISFIFO(s.st_mode))
+	*ret_fifo = S_ISFIFO(s.st_mode);
+	if (*ret_fifo) {
+		fcntl(fd, F_SETPIPE_SZ, 1 << 20); /* if we may */
 		return 0;
+	}
 	if (!S_ISREG(s.st_mode))
 		return bh_layer_wrong(error, "layers=capture: '%s' is neither a file nor a FIFO", path);
 	if (flock(fd, LOCK_EX | LOCK_NB))
 		return bh_layer_wrong(error, "layers=capture: '%s' is in use already; say another file", path);
 	if (s.st_size && (pread(fd, &magic, sizeof(magic), 0) != sizeof(magic) || magic != SECTION_MAGIC))
 		return bh_layer_wrong(error, "layers=capture: '%s' holds something else, and is not written over; say another file", path);
-	if (ftruncate(fd, 0))
-		return bh_layer_wrong(error, "layers=capture: '%s': %s", path, strerror(errno));
 	return 0;
 }
 
@@ -296,15 +384,12 @@ static int open_file(struct capture *c, char *error)
 
 	if (fd < 0)
 		return bh_layer_wrong(error, "layers=capture: '%s': %s", c->path, strerror(errno));
-	r = check_file(fd, error, c->path);
-	if (!r && !(c->to = fdopen(fd, "w")))
-		r = -ENOMEM;
-	if (r) {
+	r = check_file(fd, error, c->path, &c->fifo);
+	if (r)
 		close(fd);
-		return r;
-	}
-	setvbuf(c->to, NULL, _IOFBF, BUFFER_SIZE);
-	return 0;
+	else
+		c->fd = fd;
+	return r;
 }
 
 static int create(const struct bh_layer_context *context, const char *parameters, struct bh_device *below,
@@ -316,7 +401,7 @@ static int create(const struct bh_layer_context *context, const char *parameters
 	if (!*parameters)
 		return bh_layer_wrong(error, "layers=capture: say capture:FILE");
 	c = calloc(1, sizeof(*c));
-	if (c && (c->path = strdup(parameters)) && (c->timer = bh_timer_create(context->loop, flush, c)))
+	if (c && (c->path = strdup(parameters)) && (c->timer = bh_timer_create(context->loop, due, c)))
 		r = open_file(c, error);
 	if (r == -ENOMEM)
 		bh_layer_wrong(error, "out of memory");
@@ -329,8 +414,6 @@ static int create(const struct bh_layer_context *context, const char *parameters
 		return r;
 	}
 	c->context = context;
-	put_section(c);
-	flush(c);
 	bh_layer_init(&c->layer, &capture_ops, below);
 	*ret = &c->layer.device;
 	return 0;
@@ -340,10 +423,11 @@ static unsigned counters(const struct bh_layer *l, struct bh_layer_counter ret[B
 {
 	const struct capture *c = of_layer(l);
 
-	ret[0] = (struct bh_layer_counter){"events", c->blocks};
+	ret[0] = (struct bh_layer_counter){"events", c->events};
 	ret[1] = (struct bh_layer_counter){"data_bytes", c->bytes};
-	ret[2] = (struct bh_layer_counter){"writing", c->to != NULL};
-	return 3;
+	ret[2] = (struct bh_layer_counter){"dropped", c->dropped};
+	ret[3] = (struct bh_layer_counter){"writing", c->fd >= 0};
+	return 4;
 }
 
 const struct bh_layer_kind bh_layer_capture = {

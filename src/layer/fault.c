@@ -4,7 +4,7 @@
  *   fault:KIND[@N][:every=N][:p=PERCENT][:count=N][:endpoint=0xNN][:seed=N]
  *
  * KIND: stall (a halt, until the guest clears it), babble, error (bus error), timeout (no response),
- * short (an IN that ends early, what it had being lost; an OUT that ends early in an error), hang (it
+ * short (an IN that ends half way, the rest of it being lost; OUT: as error), hang (it
  * never ends, but when it is cancelled), disconnect (the device is gone for a second). Which
  * transfers: the N-th, every N-th, or by chance; of all but control transfers, or of one endpoint
  * (0: control); at most count times. The N-th alone where nothing else is said: the first.
@@ -184,11 +184,13 @@ static void strike(struct fault *f, struct bh_passage *p)
 	case NO_RESPONSE:
 		end_broken(p, BH_NO_RESPONSE);
 		return;
-	case SHORT:
+	case SHORT: /* what the device took it would have to count: it gets nothing */
+		end_broken(p, BH_BUS_ERROR);
+		return;
 	case HANG:
 	case DISCONNECT:
 	case KIND_COUNT:
-		return; /* not ended here: see advance() */
+		return; /* not ended here: see next() */
 	}
 }
 
@@ -200,7 +202,7 @@ static bool same_pipe(const struct bh_passage *a, const struct bh_passage *b)
 /* Does the layer end this one, now that it is its turn? */
 static bool is_broken(struct fault *f, const struct bh_passage *p)
 {
-	return is_halted(f, p) || (p->number == STRUCK && f->kind != SHORT);
+	return is_halted(f, p) || (p->number == STRUCK && !(f->kind == SHORT && bh_passage_is_in(p)));
 }
 
 /* The first transfer of the pipe that can go on: to its end, if all before it have ended, or to the device. NULL: none. */
@@ -227,7 +229,7 @@ static void advance(struct fault *f, const struct bh_transfer *pipe_of)
 	const struct bh_passage pipe = {.above = &above};
 	struct bh_passage *p;
 
-	while ((p = next(f, &pipe))) {
+	while (!f->gone && !f->layer.ending && (p = next(f, &pipe))) {
 		if (is_halted(f, p))
 			end_broken(p, BH_STALL);
 		else if (is_broken(f, p))
@@ -237,13 +239,30 @@ static void advance(struct fault *f, const struct bh_transfer *pipe_of)
 	}
 }
 
+/* GET_STATUS of an endpoint that is halted here, whatever the device thinks of it (9.4.5). */
+static bool tells_halt(const struct fault *f, struct bh_passage *p)
+{
+	const struct bh_setup *setup = &p->above->setup;
+	uint8_t index = setup->wIndex.b[0];
+
+	if (setup->bmRequestType != 0x82 || setup->bRequest != 0 || setup->wIndex.b[1] ||
+	    !(f->halts[(index & BH_ENDPOINT_IN) != 0] >> (index & 15) & 1) || p->above->length < 2)
+		return false;
+	bh_transfer_write(p->above, 0, (const uint8_t[2]){1, 0}, 2);
+	bh_layer_end(p, BH_SUCCESS, 2);
+	return true;
+}
+
 static void fault_begin(struct bh_layer *l, struct bh_passage *p)
 {
 	struct fault *f = of_layer(l);
 	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
 
-	if (p->above->type == BH_CONTROL)
+	if (p->above->type == BH_CONTROL) {
 		note_request(f, &p->above->setup);
+		if (tells_halt(f, p))
+			return;
+	}
 	p->number = !is_halted(f, p) && strikes(f, p) ? STRUCK : PASSES;
 	if (p->number == STRUCK && f->kind == DISCONNECT)
 		disconnect(f); /* cancels it, as all others */
@@ -251,13 +270,11 @@ static void fault_begin(struct bh_layer *l, struct bh_passage *p)
 		advance(f, &pipe);
 }
 
-static void cut_short(struct bh_passage *p, enum bh_status *status, uint32_t *actual)
+static uint32_t cut_short(struct bh_passage *p)
 {
 	for (unsigned i = 0; i < p->above->packet_count; i++)
 		p->above->packets[i].actual /= 2;
-	*actual /= 2;
-	if (!bh_passage_is_in(p) && p->above->type != BH_ISOCHRONOUS)
-		*status = BH_BUS_ERROR;
+	return p->below.actual / 2;
 }
 
 static void fault_ended(struct bh_layer *l, struct bh_passage *p, enum bh_status status)
@@ -265,8 +282,8 @@ static void fault_ended(struct bh_layer *l, struct bh_passage *p, enum bh_status
 	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
 	uint32_t actual = p->below.actual;
 
-	if (p->number == STRUCK && status == BH_SUCCESS && (actual || p->above->packet_count))
-		cut_short(p, &status, &actual);
+	if (p->number == STRUCK && status == BH_SUCCESS)
+		actual = cut_short(p);
 	bh_layer_end(p, status, actual);
 	advance(of_layer(l), &pipe);
 }
@@ -277,8 +294,7 @@ static void fault_cancel(struct bh_layer *l, struct bh_passage *p)
 	struct bh_transfer pipe = {.endpoint = p->above->endpoint, .type = p->above->type};
 
 	bh_layer_end(p, BH_CANCELLED, 0);
-	if (!of_layer(l)->gone)
-		advance(of_layer(l), &pipe);
+	advance(of_layer(l), &pipe);
 }
 
 static void fault_reset(struct bh_layer *l)

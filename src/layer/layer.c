@@ -193,7 +193,9 @@ static void reset(struct bh_device *d)
 {
 	struct bh_layer *l = of_device(d);
 
+	l->ending = true;
 	bh_device_reset(l->below);
+	l->ending = false;
 	bh_layer_sync(l);
 	end_all_held(l);
 	if (l->ops->reset)
@@ -214,6 +216,7 @@ static void destroy(struct bh_device *d)
 {
 	struct bh_layer *l = of_device(d);
 
+	l->ending = true;
 	l->below->upcalls = NULL; /* it may take its time, and we do not */
 	bh_device_destroy(l->below);
 	end_all_held(l);

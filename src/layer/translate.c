@@ -45,7 +45,7 @@ struct translate {
 	/* configuration */
 	const struct bh_layer_context *context;
 	struct bh_timer *timer; /* NULL: there is no loop */
-	bool said;
+	uint8_t said[4]; /* of which device: idVendor and idProduct */
 	bool looking; /* the timer is set */
 
 	/* what the guest is shown; all of it only while translating */
@@ -150,7 +150,7 @@ static struct bh_translate_stream *stream_of(struct translate *x, const struct b
 	if (s && s->inside == inside->max_packet && s->command == command && s->outside.interface == inside->interface &&
 	    s->outside.type == inside->type)
 		return s;
-	if (s && (s->busy || s->flushing))
+	if (s && (s->busy || s->flushing || s->running || !bh_list_empty(&s->waiting)))
 		return NULL; /* what it was is still being cancelled */
 	if (s)
 		bh_translate_stream_finish(s);
@@ -230,6 +230,14 @@ static void get_descriptor(struct translate *x, struct bh_passage *p)
 	bh_layer_pass(p);
 }
 
+static bool is_disk(const struct translate *x, uint8_t interface)
+{
+	for (unsigned i = 0; i < x->settings.endpoint_count; i++)
+		if (x->settings.endpoints[i].interface == interface && x->settings.endpoints[i].bulk_only)
+			return true;
+	return false;
+}
+
 /* What a request does to the endpoints it is about, before it is carried out. */
 static void note_request(struct translate *x, const struct bh_setup *setup)
 {
@@ -249,7 +257,7 @@ static void note_request(struct translate *x, const struct bh_setup *setup)
 			bh_translate_stream_reset(s);
 		break;
 	case BH_OPERATION_SUBMIT:
-		if ((setup->bmRequestType << 8 | setup->bRequest) == BULK_ONLY_RESET && !setup->wIndex.b[1])
+		if ((setup->bmRequestType << 8 | setup->bRequest) == BULK_ONLY_RESET && !setup->wIndex.b[1] && is_disk(x, index))
 			reset_streams(x, index);
 		break;
 	}
@@ -373,6 +381,8 @@ static const struct bh_endpoint_info *translate_endpoint(const struct bh_layer *
 
 	if (!inside || !x->translating)
 		return inside;
+	if (!bh_settings_endpoint(&x->settings, address))
+		return NULL; /* of a setting that is not shown */
 	outside = &(*x->infos)[(address & BH_ENDPOINT_IN) != 0][address & 15];
 	*outside = *inside;
 	outside->max_packet = bh_translate_packet(inside->type, inside->max_packet);
@@ -489,9 +499,9 @@ static int look(struct translate *x, char text[BH_LAYER_ERROR_SIZE])
 	if (hidden)
 		snprintf(text, BH_LAYER_ERROR_SIZE, "runs at %s: it is translated for the full-speed port (translate=off would refuse it), "
 		         "without %u of its alternate settings: %s", speed_name(x->layer.below->speed), hidden, why);
-	if (!x->said)
+	if (memcmp(x->said, x->device + 8, sizeof(x->said)) != 0)
 		say(x, text);
-	x->said = true;
+	memcpy(x->said, x->device + 8, sizeof(x->said));
 	return 0;
 }
 
@@ -584,7 +594,7 @@ static unsigned counters(const struct bh_layer *l, struct bh_layer_counter ret[B
 		{"early_bytes", c->early_bytes},
 		{"early_failed", c->early_failed},
 		{"guessed_ends", c->guessed_ends},
-		{"proven_wrong", c->proven_wrong},
+		{"went_on", c->went_on},
 		{"swallowed_empty", c->swallowed_empty},
 		{"added_empty", c->added_empty},
 		{"dropped_ends", c->dropped_ends},

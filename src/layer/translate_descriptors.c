@@ -89,10 +89,12 @@ static const uint8_t *companion_of(const uint8_t *endpoint, const uint8_t *end)
 static const char *obstacle(const uint8_t *endpoint, const uint8_t *end, enum bh_speed to)
 {
 	const uint8_t *companion = companion_of(endpoint, end);
-	unsigned max_packet = get16(endpoint + 4) & 0x7ff, more = get16(endpoint + 4) >> 11 & 3;
+	unsigned max_packet, more;
 
 	if (endpoint[0] < ENDPOINT_SIZE)
 		return "an endpoint descriptor that makes no sense";
+	max_packet = get16(endpoint + 4) & 0x7ff;
+	more = get16(endpoint + 4) >> 11 & 3;
 	switch (endpoint[3] & 3) {
 	case BH_BULK:
 		return companion && companion[3] & 0x1f ? "a bulk endpoint with streams" : NULL;
@@ -184,9 +186,10 @@ static uint8_t power(uint8_t max_power, enum bh_speed from)
 
 /* What is left of it, to `to`, which has room for all of it; how many bytes. */
 static uint16_t copy_shown(const uint8_t *configuration, const uint8_t *end, const struct hidden *h, enum bh_speed from,
-                           enum bh_speed to_speed, uint8_t *to, unsigned *ret_interfaces)
+                           enum bh_speed to_speed, uint8_t *to, unsigned *ret_interfaces, unsigned *ret_endpoints)
 {
 	uint32_t seen = 0;
+	unsigned endpoints = 0;
 	bool hiding = false;
 	uint8_t *q = to;
 
@@ -202,11 +205,14 @@ static uint16_t copy_shown(const uint8_t *configuration, const uint8_t *end, con
 		if (is_interface(p))
 			seen |= 1u << p[2];
 		memcpy(q, p, p[0]);
-		if (p[1] == BH_DESCRIPTOR_ENDPOINT && p[0] >= ENDPOINT_SIZE)
+		if (p[1] == BH_DESCRIPTOR_ENDPOINT && p[0] >= ENDPOINT_SIZE) {
 			translate_endpoint(q, from, to_speed);
+			endpoints++;
+		}
 		q += p[0];
 	}
 	*ret_interfaces = (unsigned)__builtin_popcount(seen);
+	*ret_endpoints = endpoints;
 	return (uint16_t)(q - to);
 }
 
@@ -216,7 +222,7 @@ uint8_t *bh_translate_configuration(const uint8_t *configuration, enum bh_speed 
 	const uint8_t *end = configuration + bh_configuration_length(configuration);
 	struct hidden h = {0};
 	uint8_t *shown = malloc((size_t)(end - configuration));
-	unsigned interfaces;
+	unsigned interfaces, endpoints;
 	uint16_t length;
 
 	*ret_why = NULL;
@@ -225,8 +231,8 @@ uint8_t *bh_translate_configuration(const uint8_t *configuration, enum bh_speed 
 	find_hidden(configuration, end, to, &h);
 	*ret_hidden = h.count;
 	*ret_why = h.why;
-	length = copy_shown(configuration, end, &h, from, to, shown, &interfaces);
-	if (interfaces == 0 && h.count) {
+	length = copy_shown(configuration, end, &h, from, to, shown, &interfaces, &endpoints);
+	if (endpoints == 0 && h.count) {
 		free(shown);
 		return NULL;
 	}

@@ -24,7 +24,7 @@ void bh_translate_qualifier(const uint8_t device[18], uint8_t ret[BH_QUALIFIER_S
  * `to`, which is slower: in new memory, the caller's. Companions go. Alternate settings that
  * the slower bus cannot carry go, and with a first one the interface, and the association it is in.
  * *ret_hidden counts these settings; *ret_why says of the last one what was in the way. NULL: nothing is
- * left that could work (*ret_why is not NULL), or there is no memory (NULL).
+ * left that has an endpoint (*ret_why is not NULL), or there is no memory (NULL).
  */
 uint8_t *bh_translate_configuration(const uint8_t *configuration, enum bh_speed from, enum bh_speed to,
                                     unsigned *ret_hidden, const char **ret_why);

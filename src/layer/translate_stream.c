@@ -31,6 +31,12 @@ void bh_translate_stream_finish(struct bh_translate_stream *s)
 	free(s->spans);
 }
 
+/* Is nothing to be submitted any more? */
+static bool is_quiet(const struct bh_translate_stream *s)
+{
+	return *s->gone || s->layer->ending;
+}
+
 static struct bh_passage *first(const struct bh_translate_stream *s)
 {
 	return bh_list_empty(&s->waiting) ? NULL : bh_container_of(s->waiting.next, struct bh_passage, held);
@@ -112,7 +118,7 @@ enum out_end {
 
 static enum out_end out_end_of(const struct bh_translate_stream *s, const struct bh_transfer *t)
 {
-	if (t->length == 0 || t->flags & BH_TRANSFER_ZERO_PACKET || t->length % s->outside.max_packet)
+	if (t->flags & (BH_TRANSFER_ZERO_PACKET | BH_TRANSFER_SHORT_END))
 		return TOLD;
 	if (in_data_stage(s))
 		return t->length >= s->command->left ? COUNTED : GOES_ON;
@@ -172,7 +178,7 @@ static void out_start(struct bh_translate_stream *s, struct bh_passage *p)
 			bh_layer_end(p, BH_SUCCESS, 0);
 			return;
 		}
-		s->counters->proven_wrong++;
+		s->counters->went_on++;
 	}
 	if (total == rest && total) {
 		keep_last(s, t, t->length);
@@ -184,7 +190,7 @@ static void out_start(struct bh_translate_stream *s, struct bh_passage *p)
 		return;
 	}
 	p->below.flags = needs_empty(s, end, total) ? BH_TRANSFER_ZERO_PACKET : 0;
-	p->number = end == GUESSED && total % s->inside; /* 1: an end that is guessed; see out_ended() */
+	s->guessing = end == GUESSED && total % s->inside;
 	s->before = s->kept_count;
 	s->busy = true;
 	bh_layer_pass(p);
@@ -194,15 +200,14 @@ static void out_start(struct bh_translate_stream *s, struct bh_passage *p)
 static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum bh_status status)
 {
 	uint32_t moved = BH_MIN(p->below.actual, p->below.length), rest = p->above->length + s->before - p->below.length;
-	bool guessed = p->number;
 
 	/* All of it, and then it was cancelled: the last packet is out, and with it the end. */
 	if (status == BH_CANCELLED && moved && moved == p->below.length && !p->below.flags)
 		status = BH_SUCCESS;
 	if (status == BH_SUCCESS && moved == p->below.length) {
 		s->kept_count = 0;
-		s->guessed = guessed;
-		s->counters->guessed_ends += guessed;
+		s->guessed = s->guessing;
+		s->counters->guessed_ends += s->guessing;
 		keep_last(s, p->above, rest);
 		out_success(s, p);
 		return;
@@ -214,6 +219,8 @@ static void out_ended(struct bh_translate_stream *s, struct bh_passage *p, enum 
 		bh_layer_end(p, status, 0);
 		return;
 	}
+	if (status == BH_SUCCESS)
+		status = BH_BUS_ERROR; /* an OUT cannot succeed in part */
 	s->counters->early_failed += moved < s->before;
 	s->kept_count = 0;
 	moved -= BH_MIN(moved, s->before);
@@ -232,12 +239,12 @@ static void flushed(struct bh_transfer *t, enum bh_status status)
 	s->flushing = false;
 	if (s->stale) {
 		s->stale = false;
-	} else if (status == BH_SUCCESS) {
+	} else if (status == BH_SUCCESS && t->actual >= t->length) {
 		s->guessed = true;
 		s->counters->guessed_ends++;
 	} else {
 		s->end = BH_STREAM_FAILED;
-		s->failure = status == BH_CANCELLED ? BH_NO_RESPONSE : status;
+		s->failure = status == BH_CANCELLED ? BH_NO_RESPONSE : status == BH_SUCCESS ? BH_BUS_ERROR : status;
 		s->counters->early_failed++;
 	}
 	s->kept_count = 0;
@@ -246,13 +253,13 @@ static void flushed(struct bh_transfer *t, enum bh_status status)
 
 void bh_translate_stream_end(struct bh_translate_stream *s)
 {
-	if (s->busy || s->flushing || !s->kept_count || s->in || *s->gone)
+	if (s->busy || s->flushing || !s->kept_count || s->in || is_quiet(s) || in_data_stage(s))
 		return;
 	s->flush_span = (struct iovec){s->kept, s->kept_count};
 	s->flush = (struct bh_transfer){
 		.endpoint = s->outside.address,
 		.type = s->outside.type,
-		.flags = BH_TRANSFER_REQUEST_ENDS,
+		.flags = BH_TRANSFER_REQUEST_ENDS | BH_TRANSFER_SHORT_END,
 		.spans = &s->flush_span,
 		.span_count = 1,
 		.length = s->kept_count,
@@ -324,13 +331,20 @@ static uint32_t hand_out_kept(struct bh_translate_stream *s, const struct bh_tra
 	return n;
 }
 
+/* A full packet of such an interrupt endpoint is a whole report, and ends on no boundary of the guest's (rule 7). */
+static bool is_of_reports(const struct bh_translate_stream *s)
+{
+	return s->outside.type == BH_INTERRUPT && s->inside % s->outside.max_packet;
+}
+
 static void in_start(struct bh_translate_stream *s, struct bh_passage *p)
 {
 	uint32_t n = hand_out_kept(s, p->above), wanted = p->above->length - n, asked;
 
 	if (in_settle(s, p, n))
 		return;
-	asked = (wanted + s->inside - 1) / s->inside * s->inside;
+	asked = is_of_reports(s) ? s->inside : (wanted + s->inside - 1) / s->inside * s->inside;
+	wanted = BH_MIN(wanted, asked);
 	if (!set_spans(s, p, n, wanted, asked - wanted)) {
 		in_finish(s, p, BH_NO_RESPONSE, n, false);
 		return;
@@ -355,7 +369,7 @@ static void in_ended(struct bh_translate_stream *s, struct bh_passage *p, enum b
 		return;
 	}
 	if (status == BH_SUCCESS) {
-		s->end = moved < p->below.length ? BH_STREAM_ENDED : BH_STREAM_OPEN;
+		s->end = moved < p->below.length || is_of_reports(s) ? BH_STREAM_ENDED : BH_STREAM_OPEN;
 		s->guessed = moved % s->inside != 0;
 	} else if (status != BH_CANCELLED) {
 		s->end = BH_STREAM_FAILED;
@@ -374,7 +388,7 @@ static void run(struct bh_translate_stream *s)
 	if (s->running)
 		return;
 	s->running = true;
-	while (!s->busy && !s->flushing && !*s->gone && (p = first(s))) {
+	while (!s->busy && !s->flushing && !is_quiet(s) && (p = first(s))) {
 		if (s->in)
 			in_start(s, p);
 		else
@@ -401,10 +415,13 @@ static uint32_t moved_above(const struct bh_translate_stream *s, const struct bh
 
 void bh_translate_stream_ended(struct bh_translate_stream *s, struct bh_passage *p, enum bh_status status)
 {
+	uint32_t moved;
+
 	s->busy = false;
 	if (s->stale) {
 		s->stale = false;
-		bh_layer_end(p, status, moved_above(s, p));
+		moved = moved_above(s, p);
+		bh_layer_end(p, status == BH_SUCCESS && !s->in && moved < p->above->length ? BH_CANCELLED : status, moved);
 	} else if (s->in) {
 		in_ended(s, p, status);
 	} else {

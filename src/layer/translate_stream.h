@@ -13,7 +13,7 @@ struct bh_translate_counters {
 	uint64_t early_bytes;   /* OUT: accepted from the guest before the device had them (difference C) */
 	uint64_t early_failed;  /* transfers to the device of such bytes that failed: said at the guest's next packet */
 	uint64_t guessed_ends;  /* OUT: the device was told of an end where the guest's request ended, or stood still */
-	uint64_t proven_wrong;  /* of those, the guest went on with more data */
+	uint64_t went_on;       /* of those, more data came next: of another transfer, or of what was one to the guest */
 	uint64_t swallowed_empty; /* OUT: empty packets whose end the device had been told */
 	uint64_t added_empty;   /* IN: ends told by an empty packet that the device had no need of */
 	uint64_t dropped_ends;  /* IN: ends on a packet boundary that nobody had asked beyond of */
@@ -51,6 +51,7 @@ struct bh_translate_stream {
 	uint64_t kept_since; /* OUT: as of when nothing was added; the layer's */
 	enum bh_stream_end end; /* IN: what comes after what is kept. OUT: failed only */
 	enum bh_status failure;
+	bool guessing; /* OUT: what is under way ends at a guess */
 	bool guessed;  /* OUT: the last thing the device was told is an end that was guessed. IN: its end was a packet with bytes */
 	struct iovec *spans; /* of what is under way */
 	unsigned span_room;

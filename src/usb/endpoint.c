@@ -16,12 +16,15 @@ static struct bh_endpoint *of_destination(struct bh_destination *d)
 }
 
 /* What the batch's end says of the guest's request. */
-static unsigned flags_of(const struct bh_batch *b)
+static unsigned flags_of(const struct bh_destination *d)
 {
+	const struct bh_batch *b = &d->batch;
 	unsigned flags = b->zero_packet ? BH_TRANSFER_ZERO_PACKET : 0;
 
 	if (b->end == BH_SCAN_NOTIFY || b->end == BH_SCAN_SHORT)
 		flags |= BH_TRANSFER_REQUEST_ENDS;
+	if (!d->in && b->records[b->count - 1].length < d->max_packet)
+		flags |= BH_TRANSFER_SHORT_END;
 	if (b->goes_on)
 		flags |= BH_TRANSFER_REQUEST_GOES_ON;
 	return flags;
@@ -38,7 +41,7 @@ static void carrier_start(struct bh_destination *d)
 	};
 	t->endpoint = ep->info.address;
 	t->type = ep->info.type;
-	t->flags = flags_of(&d->batch);
+	t->flags = flags_of(d);
 	t->spans = &ep->span;
 	t->span_count = 1;
 	t->length = (uint32_t)ep->span.iov_len;

@@ -125,7 +125,8 @@ def test_a_capture_is_made_anew_and_belongs_to_one(start, tmp_path, image):
     start(device=f",layers=capture:{capture}", name="first").terminate()
     length = capture.stat().st_size
     server = start(device=f",layers=capture:{capture}", name="second")
-    assert capture.stat().st_size == length == 48
+    assert length == 48
+    uhci.Uhci.until(lambda: capture.stat().st_size == 48, "the new one's head")
     other = tmp_path / "other"
     other.write_bytes(bytes(1 << 20))
     assert "in use already" in fails(tmp_path, *serve(tmp_path, "--device", f"disk,file={other},layers=capture:{capture}"))

@@ -1082,7 +1082,7 @@ static void the_text_names_layers_from_the_device_up(void **state)
 		assert_ptr_equal(bh_layers_bottom(d), &device.device);
 		d = bh_layer_counters(d, &name, counters, &n);
 		assert_string_equal(name, expected[i]);
-		assert_int_equal(n, i == 0 ? 3 : 2);
+		assert_int_equal(n, i == 0 ? 4 : 2);
 	}
 	assert_ptr_equal(d, &device.device);
 	assert_null(bh_layer_of(d));
@@ -1823,17 +1823,15 @@ static void a_short_one_ends_halfway(void **state)
 	bring(&f, IN, 256);
 	assert_ended(&f, BH_SUCCESS, 128);
 	assert_int_equal(bytes[127], (uint8_t)(127 * 5 + 1));
-	bring(&f, OUT, 256);
-	assert_ended(&f, BH_BUS_ERROR, 128);
-	bring(&f, OUT, 0);
-	assert_ended(&f, BH_SUCCESS, 0);
+	bring(&f, OUT, 256); /* what the device took it would have to count */
+	assert_ended(&f, BH_BUS_ERROR, 0);
 	device.actual_limit = 65;
 	bring(&f, IN, 256);
 	assert_ended(&f, BH_SUCCESS, 32);
 	device.status = BH_BABBLE; /* what ends badly by itself is as it was */
 	bring(&f, IN, 256);
 	assert_ended(&f, BH_BABBLE, 65);
-	assert_int_equal(device.submits, 5);
+	assert_int_equal(device.submits, 3);
 	device.hold = true;
 	bring(&f, IN, 256);
 	bh_device_cancel(top, &f.transfer);
@@ -2467,7 +2465,11 @@ static void the_file_can_be_read_while_it_is_written(void **state)
 
 	(void)state;
 	put_capture();
-	read_capture(); /* its head, at once */
+	load_file(); /* not before it is plugged in */
+	assert_int_equal(file_size, 0);
+	bh_device_reset(top);
+	uv_run(&loop, UV_RUN_DEFAULT);
+	read_capture(); /* its head */
 	assert_int_equal(record_count, 0);
 	bring(&f, OUT, 64);
 	uv_run(&loop, UV_RUN_DEFAULT); /* until a little later */
@@ -2606,12 +2608,14 @@ static void a_fifo_that_nobody_reads_does_not_hold_up_the_device(void **state)
 	(void)state;
 	assert_int_equal(mkfifo(path, 0600), 0);
 	put_capture();
-	for (unsigned i = 0; i < 5; i++) {
+	for (unsigned i = 0; i < 30; i++) {
 		bring(&f, OUT, 300 * 1024);
 		assert_ended(&f, BH_SUCCESS, 300 * 1024);
 	}
-	assert_capture_gave_up();
-	assert_non_null(strstr(logged, "nobody reads it"));
+	assert_int_equal(counter(top, "writing"), 1);
+	assert_in_range(counter(top, "dropped"), 10, 19); /* 4 MiB are kept, and what the FIFO holds */
+	uv_run(&loop, UV_RUN_DEFAULT);
+	assert_int_equal(logged_count, 0);
 }
 
 /* As on a disk that is full: no file may grow so large. */

@@ -438,6 +438,66 @@ static void hostile_descriptors_are_survived(void **state)
 	}
 }
 
+/* Cut off anywhere, with a last descriptor that says it is of some kind and is not all there. */
+static void descriptors_that_are_cut_off_are_survived(void **state)
+{
+	static const uint8_t *const all[] = {stick, super_stick, camera, reports};
+	static const uint8_t types[] = {2, 4, 5, 11, 0x30, 0x31};
+
+	(void)state;
+	for (size_t c = 0; c < BH_COUNT(all); c++)
+		for (unsigned length = 9; length < bh_configuration_length(all[c]); length++)
+			for (unsigned last = 2; last < 10; last++)
+				for (unsigned type = 0; type < BH_COUNT(types); type++) {
+					uint8_t *copy = malloc(length + last);
+					unsigned hidden;
+					const char *why;
+
+					memcpy(copy, all[c], length);
+					memset(copy + length, 0x15, last);
+					copy[length] = (uint8_t)last;
+					copy[length + 1] = types[type];
+					copy[2] = (uint8_t)(length + last);
+					copy[3] = (uint8_t)((length + last) >> 8);
+					if (bh_configuration_check(copy, length + last))
+						free(bh_translate_configuration(copy, BH_SPEED_SUPER, BH_SPEED_FULL, &hidden, &why));
+					free(copy);
+				}
+}
+
+/* An empty first setting alone is nothing that could work. */
+static void an_interface_of_which_only_its_empty_setting_is_left_is_refused(void **state)
+{
+	static const uint8_t video[] = {
+		CONFIGURATION(9 + 9 + 9 + 7, 1, 250),
+		INTERFACE(0, 0, 0, 14, 2, 0),
+		INTERFACE(0, 1, 1, 14, 2, 0), ENDPOINT(0x81, 5, 0x1400, 1),
+	};
+	char error[BH_LAYER_ERROR_SIZE];
+
+	(void)state;
+	describe(video, BH_SPEED_HIGH);
+	assert_int_equal(put(error), -EPROTO);
+	assert_non_null(strstr(error, "several packets at a time"));
+}
+
+/* What cannot be chosen cannot be used: its endpoints are not there, though the device has them. */
+static void endpoints_of_hidden_settings_are_not_there(void **state)
+{
+	static const uint8_t two[] = {
+		CONFIGURATION(9 + 9 + 7 + 9 + 7, 2, 50),
+		INTERFACE(0, 0, 1, 1, 2, 0), ENDPOINT(0x81, 1, 512, 1),
+		INTERFACE(1, 0, 1, 255, 0, 0), ENDPOINT(0x02, 2, 512, 0),
+	};
+
+	(void)state;
+	begin(two, BH_SPEED_HIGH);
+	assert_non_null(bh_device_endpoint(&dev.device, 0x81));
+	assert_null(bh_device_endpoint(device, 0x81));
+	assert_int_equal(bh_device_endpoint(device, 0x02)->max_packet, 64);
+	finish();
+}
+
 /* --- what is slow, and what comes and goes ----------------------------------------------------- */
 
 static void a_slow_device_passes_as_it_is(void **state)
@@ -523,7 +583,7 @@ static void command(uint32_t length, bool in)
 	struct flight f;
 
 	flight_init(&f, 0x02, BH_BULK, cbw, sizeof(cbw));
-	f.transfer.flags = BH_TRANSFER_REQUEST_ENDS;
+	f.transfer.flags = BH_TRANSFER_REQUEST_ENDS | BH_TRANSFER_SHORT_END;
 	bh_device_submit(device, &f.transfer);
 	assert_int_equal(held(0x02)->length, 31);
 	end(0x02, BH_SUCCESS, 31);
@@ -533,7 +593,7 @@ static void command(uint32_t length, bool in)
 static void go(struct flight *f, uint8_t endpoint, void *data, uint32_t length, unsigned flags)
 {
 	flight_init(f, endpoint, BH_BULK, data, length);
-	f->transfer.flags = flags;
+	f->transfer.flags = flags | (!(endpoint & BH_ENDPOINT_IN) && length % 64 ? BH_TRANSFER_SHORT_END : 0);
 	bh_device_submit(device, &f->transfer);
 }
 
@@ -556,6 +616,7 @@ static void half_a_packet_goes_when_the_other_half_comes(void **state)
 	for (unsigned sector = 0; sector < 2; sector++) {
 		go(&f, 0x02, data, 256, 0);
 		assert_ended(f, BH_SUCCESS, 256);
+		bh_translate_stand_still(device); /* the command knows that more is to come */
 		assert_null(held(0x02));
 		go(&f, 0x02, data + 256, 256, BH_TRANSFER_REQUEST_ENDS);
 		assert_int_equal(held(0x02)->length, 512);
@@ -732,12 +793,32 @@ static void transfers_wait_for_each_other(void **state)
 	assert_ended(f[3], BH_SUCCESS, 128);
 	assert_int_equal(data[3][0], 0); /* byte 256 */
 	assert_int_equal(data[1][127], 255);
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < 4; i++)
 		go(&f[i], 0x81, data[i], 128, 0);
 	assert_ended(f[0], BH_SUCCESS, 128);
 	assert_false(f[1].done);
-	finish(); /* ends it */
-	assert_ended(f[1], BH_CANCELLED, 0);
+	dev.submits = 0;
+	finish(); /* ends them, and submits none */
+	for (unsigned i = 1; i < 4; i++)
+		assert_ended(f[i], BH_CANCELLED, 0);
+	assert_int_equal(dev.submits, 0);
+}
+
+/* A device that counts by bytes took some of a packet: what is left of it is no end. */
+static void what_is_left_of_a_packet_is_no_end(void **state)
+{
+	uint8_t data[512] = {0};
+	struct flight f;
+
+	(void)state;
+	begin(stick, BH_SPEED_HIGH);
+	command(1024, false);
+	flight_init(&f, 0x02, BH_BULK, data + 36, 512 - 36); /* the rest of 512, all packets full */
+	f.transfer.flags = BH_TRANSFER_REQUEST_GOES_ON;
+	bh_device_submit(device, &f.transfer);
+	assert_ended(f, BH_SUCCESS, 512 - 36);
+	assert_null(held(0x02));
+	finish();
 }
 
 /* --- time ------------------------------------------------------------------------------------------------ */
@@ -814,7 +895,7 @@ static void what_stands_still_is_sent_by_a_timer(void **state)
 	assert_int_equal(held(0x02)->length, 64);
 	end(0x02, BH_SUCCESS, 64);
 	assert_ended(f, BH_SUCCESS, 64);
-	assert_int_equal(counter("proven_wrong"), 1);
+	assert_int_equal(counter("went_on"), 1);
 
 	go(&f, 0x02, data, 64, 0);
 	bh_translate_stand_still(device);
@@ -859,13 +940,24 @@ static void reports_come_in_pieces_and_go_whole(void **state)
 	bh_device_submit(device, &f.transfer);
 	give(0x83, 3, 0);
 	assert_ended(f, BH_SUCCESS, 3);
-	/* A report of 100 is full for the device, and needs nothing after it. */
+	/* A report of 100 is full for the device, and needs nothing after it; neither way. */
+	for (unsigned i = 0; i < 2; i++) {
+		flight_init(&f, 0x84, BH_INTERRUPT, data, 64);
+		bh_device_submit(device, &f.transfer);
+		assert_int_equal(held(0x84)->length, 100);
+		give(0x84, 100, 0);
+		assert_ended(f, BH_SUCCESS, 64);
+		flight_init(&f, 0x84, BH_INTERRUPT, data, 64);
+		bh_device_submit(device, &f.transfer);
+		assert_ended(f, BH_SUCCESS, 36);
+		assert_int_equal(data[35], 99);
+	}
 	flight_init(&f, 0x05, BH_INTERRUPT, data, 64);
 	f.transfer.flags = BH_TRANSFER_REQUEST_GOES_ON;
 	bh_device_submit(device, &f.transfer);
 	assert_ended(f, BH_SUCCESS, 64);
 	flight_init(&f, 0x05, BH_INTERRUPT, data, 36);
-	f.transfer.flags = BH_TRANSFER_REQUEST_ENDS;
+	f.transfer.flags = BH_TRANSFER_REQUEST_ENDS | BH_TRANSFER_SHORT_END;
 	bh_device_submit(device, &f.transfer);
 	assert_int_equal(held(0x05)->length, 100);
 	assert_int_equal(held(0x05)->flags, 0);
@@ -884,6 +976,10 @@ int main(void)
 		cmocka_unit_test(a_broken_association_goes),
 		cmocka_unit_test(intervals_are_what_they_were_in_time),
 		cmocka_unit_test(hostile_descriptors_are_survived),
+		cmocka_unit_test(descriptors_that_are_cut_off_are_survived),
+		cmocka_unit_test(an_interface_of_which_only_its_empty_setting_is_left_is_refused),
+		cmocka_unit_test(endpoints_of_hidden_settings_are_not_there),
+		cmocka_unit_test(what_is_left_of_a_packet_is_no_end),
 		cmocka_unit_test(a_slow_device_passes_as_it_is),
 		cmocka_unit_test(each_arrival_is_looked_at_anew_and_said_once),
 		cmocka_unit_test(half_a_packet_goes_when_the_other_half_comes),

@@ -32,6 +32,15 @@ def say(**values):
         print(f"{key}={value}", flush=True)
 
 
+def attached(path):
+    """Between its bind() and its listen() a socket is there, and refuses."""
+    for _ in range(200):
+        with contextlib.suppress(ConnectionRefusedError):
+            return client.Guest(path, memory_size=4 << 20)
+        time.sleep(0.01)
+    raise AssertionError("the server does not listen")
+
+
 @contextlib.contextmanager
 def served(bulkhead, device):
     """A guest attached to a server of its own. The server has to end well."""
@@ -45,7 +54,7 @@ def served(bulkhead, device):
             while not path.exists():
                 assert server.poll() is None, "the server ended at once"
                 time.sleep(0.01)
-            with contextlib.closing(client.Guest(path, memory_size=4 << 20)) as guest:
+            with contextlib.closing(attached(path)) as guest:
                 yield guest
             server.send_signal(signal.SIGTERM)
             say(status=server.wait(20))

@@ -163,7 +163,7 @@ def test_disks_leave_nothing_undecided(ran):
     """The commands tell where transfers end: nothing is guessed, and nothing dropped."""
     for device in ran.devices[:2]:
         counted = layers(device)["translate"]
-        assert [counted[key] for key in ("guessed_ends", "proven_wrong", "dropped_ends", "early_failed")] == [0] * 4
+        assert [counted[key] for key in ("guessed_ends", "went_on", "dropped_ends", "early_failed")] == [0] * 4
         assert device["phase_errors"] == 0
 
 

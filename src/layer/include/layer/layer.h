@@ -80,6 +80,7 @@ struct bh_layer {
 	const struct bh_layer_ops *ops;
 	const struct bh_layer_kind *kind; /* whose it is; layers.c's */
 	struct bh_list passages; /* under way */
+	bool ending; /* the device below ends all that it has, for a reset or for good: whoever holds passages passes none on */
 };
 
 /*

@@ -116,6 +116,11 @@ struct bh_transfer {
  */
 #define BH_TRANSFER_REQUEST_ENDS    2u
 #define BH_TRANSFER_REQUEST_GOES_ON 4u
+/*
+ * OUT: the last packet is shorter than the largest, or empty. Its length alone does not tell, for the first packet
+ * may be what is left of one that went in part.
+ */
+#define BH_TRANSFER_SHORT_END 8u
 
 struct bh_device;
 
