@@ -67,7 +67,6 @@ static void give_up(struct capture *c)
 		c->context->log(c->context->data, line);
 	close(c->fd);
 	c->fd = -1;
-	c->used = 0;
 }
 
 /* Writes what there is, as far as it can be written without waiting. */
@@ -86,8 +85,9 @@ static void drain(struct capture *c)
 			give_up(c);
 	}
 	if (c->fd < 0)
-		return;
-	memmove(c->buffer, c->buffer + at, c->used - at);
+		at = c->used;
+	else if (at < c->used)
+		memmove(c->buffer, c->buffer + at, c->used - at);
 	c->used -= at;
 }
 

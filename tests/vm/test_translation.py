@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import subprocess
 import types
 
@@ -70,7 +71,32 @@ until grep -q ready /tmp/serial; do usleep 10000; done
 say serial=ready
 wait $!
 say serial_said=$(cat /tmp/serial)
+
+. /ask.sh
+stty -F /dev/ttyACM0 raw -echo || exit 1
+cat /dev/ttyACM0 >/dev/ttyACM0 &
+say echoes=$(ask messages)
+kill $!
 """ + dmesg.WARNINGS
+
+
+# Around the packets of either side, and the 128 bytes that Linux asks of the line at a time.
+MESSAGES = [1, 63, 64, 65, 127, 128, 129, 192, 256, 448, 511, 512, 513, 576, 640, 1023, 1024, 1088, 1536, 2048, 4032]
+
+
+def echo_messages(fd):
+    """Each is sent when the last has come back: where an end is lost, on either way, it never does."""
+    for number, length in enumerate(MESSAGES):
+        message = bytes((number + i) % 251 for i in range(length))
+        os.write(fd, message)
+        got = b""
+        while len(got) < length:
+            if not select.select([fd], [], [], 10)[0]:
+                return f"{len(got)} of {length} bytes came back"
+            got += os.read(fd, 65536)
+        if got != message:
+            return f"others than the {length} bytes that were sent came back"
+    return "all"
 
 
 def sha256(data):
@@ -104,7 +130,8 @@ def ran():
                     line.start()
 
             guest = lab.run_guest(script, server, name="translation", files=files.items(), memory=1024,
-                                  timeout=1200 if LONG else 300, on_line=on_line)
+                                  timeout=1200 if LONG else 300, on_line=on_line,
+                                  answers={"messages": lambda: echo_messages(fd)})
             line.join(20)
         log = server.log.read_text()
         statistics = server.statistics()
@@ -157,6 +184,11 @@ def test_the_serial_line_carries_every_byte(ran):
     assert ran.line.error is None and not ran.line.is_alive()
     assert ran.values["serial_said"].split() == ["ready", f"sent={ran.line.received}", f"received={ran.line.sent}"]
     assert min(ran.line.received, ran.line.sent) > 64 << 10
+
+
+def test_messages_over_the_line_are_not_held_back(ran):
+    """They end by short packets, and by empty ones where they fill packets: the line's device ends its transfers so."""
+    assert ran.values["echoes"] == "all"
 
 
 def test_disks_leave_nothing_undecided(ran):
