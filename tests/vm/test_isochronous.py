@@ -12,7 +12,7 @@ import dmesg
 import lab
 import pytest
 
-SECONDS = 60 if os.environ.get("BULKHEAD_TEST_LONG") == "1" else 10
+SECONDS = 60 if os.environ.get("BULKHEAD_TEST_LONG") == "1" else 5
 LENGTH = 1023
 MISSED_AT_MOST = {"uhci": 0.01, "uhci,batch=off": 0.1}
 
