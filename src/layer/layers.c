@@ -113,6 +113,8 @@ static int put_one(const struct bh_layer_context *c, const char *text, struct bh
 
 	if (!kind)
 		return bh_layer_wrong(error, "layers=: no layer '%.*s'; 'bulkhead serve --device help' lists them", (int)BH_MIN(n, 64u), text);
+	if (!c->loop && kind != &bh_layer_translate)
+		return bh_layer_wrong(error, "layers=%s: needs a loop, for what takes time", kind->name);
 	r = kind->create(c, text[n] ? text + n + 1 : "", *device, device, error);
 	if (!r)
 		bh_layer_of(*device)->kind = kind;

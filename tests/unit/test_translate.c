@@ -361,6 +361,10 @@ static void what_cannot_work_at_all_is_refused_with_the_reason(void **state)
 	char error[BH_LAYER_ERROR_SIZE];
 
 	(void)state;
+	describe(stick, BH_SPEED_FULL);
+	device = &dev.device;
+	assert_int_equal(bh_layers_put(&context, "delay:5ms", &device, error), -EINVAL); /* there is no loop here */
+	assert_string_equal(error, "layers=delay: needs a loop, for what takes time");
 	describe(tuner, BH_SPEED_HIGH);
 	assert_int_equal(put(error), -EPROTO);
 	assert_string_equal(error, "the device runs at high speed and cannot work in a full-speed port: an isochronous endpoint "

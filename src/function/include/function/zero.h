@@ -32,7 +32,7 @@ struct bh_zero_config {
 	 * zeros to these whatever its pattern.
 	 */
 	unsigned pattern;
-	unsigned isochronous_interval; /* bInterval, 1 to 16: every 2^(bInterval - 1) frames; 0: 4 */
+	unsigned isochronous_interval; /* bInterval, 1 to 16: every 2^(bInterval - 1) frames, of high speed of 125 us; 0: 4 */
 	unsigned interrupt_interval;   /* bInterval, 1 to 255 frames; of high speed 1 to 16; 0: each frame */
 	enum bh_speed speed;           /* BH_SPEED_FULL, also by 0, or BH_SPEED_HIGH */
 	/*

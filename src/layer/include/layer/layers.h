@@ -16,7 +16,11 @@ struct bh_layer;
 
 /* What a layer is made with. Kept by it, so it outlives the layer. */
 struct bh_layer_context {
-	struct uv_loop_s *loop; /* the controller's thread's; runs as long as the layer, and once more */
+	/*
+	 * The controller's thread's; runs as long as the layer, and once more. NULL: translate alone is to be had
+	 * (-EINVAL), and keeps what nobody goes on with until more comes.
+	 */
+	struct uv_loop_s *loop;
 	void (*log)(void *data, const char *text); /* a line for people; NULL: nowhere */
 	void *data;
 };
