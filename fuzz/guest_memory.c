@@ -11,15 +11,13 @@
  */
 #include <string.h>
 
-#include <sanitizer/allocator_interface.h>
-
 #include <base/util.h>
+#include <layer/layers.h>
 #include <uhci/uhci.h>
 
 #include "../src/controller/uhci/uhci_regs.h"
-#include <layer/layers.h>
-
 #include "../src/layer/translate.h"
+#include "allocated.h"
 #include "hostile_device.h"
 #include "hostile_guest.h"
 #include "must.h"
@@ -796,7 +794,7 @@ static void power_off(const uint8_t *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t before = __sanitizer_get_current_allocated_bytes();
+	ptrdiff_t before = fuzz_allocated();
 	uint8_t record[RECORD] = {0};
 
 	memcpy(record, data, BH_MIN(size, RECORD));
@@ -812,6 +810,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check();
 	memcpy(record, data, BH_MIN(size, RECORD));
 	power_off(record);
-	must(__sanitizer_get_current_allocated_bytes() == before, "memory was lost");
+	must(fuzz_allocated() == before, "memory was lost");
 	return 0;
 }

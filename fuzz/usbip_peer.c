@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <sanitizer/allocator_interface.h>
 #include <uv.h>
 
 #include "../src/host/usbip_private.h"
+#include "allocated.h"
 #include "peer_guest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -392,7 +392,7 @@ static void end(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t before = __sanitizer_get_current_allocated_bytes();
+	ptrdiff_t before = fuzz_allocated();
 	uint8_t record[RECORD] = {0};
 
 	memcpy(record, data, BH_MIN(size, RECORD));
@@ -403,10 +403,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		operations[record[0] % BH_COUNT(operations)](record);
 		if (!(record[0] & 0x80))
 			turn();
-		must(__sanitizer_get_current_allocated_bytes() < before + jobs_memory() + MOST_MEMORY, "memory without bounds");
+		must(fuzz_allocated() < before + (ptrdiff_t)(jobs_memory() + MOST_MEMORY), "memory without bounds");
 	}
 	end();
-	must(__sanitizer_get_current_allocated_bytes() == before, "memory was lost");
+	must(fuzz_allocated() == before, "memory was lost");
 	return 0;
 }
 
