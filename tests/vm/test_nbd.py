@@ -10,8 +10,7 @@ import time
 import lab
 import pytest
 
-LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
-MEGABYTES = 16 if LONG else 4
+MEGABYTES = 16
 
 COPY = f"""
 . /bh.sh

@@ -5,7 +5,6 @@ driver is told, and what the peer's files and terminals have, is compared.
 """
 
 import json
-import os
 import re
 import time
 
@@ -13,8 +12,7 @@ import lab
 import peer
 import pytest
 
-LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
-MEGABYTES = 16 if LONG else 4
+MEGABYTES = 16
 DISK, SERIAL, ZERO = 0, 1, 2  # gadgets
 DRIVERS = """
 for interface in /sys/bus/usb/devices/*:*; do

@@ -13,8 +13,7 @@ import lab
 import peer
 import pytest
 
-LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
-MEGABYTES = 16 if LONG else 8  # each way, behind the file system
+MEGABYTES = 16  # each way, behind the file system
 LATEST = 5      # seconds until a guest has to notice that the other side is gone
 SIZE = 2 * MEGABYTES
 VUDC_PORT, VUDC_DISK = 3241, "0525:b001"

@@ -14,8 +14,7 @@ import net
 import peer
 import pytest
 
-LONG = os.environ.get("BULKHEAD_TEST_LONG") == "1"
-MEGABYTES = 16 if LONG else 8  # each way, behind the file system
+MEGABYTES = 16  # each way, behind the file system
 QEMUS = 2       # of them by QEMU's way, which takes long
 LATEST = 5      # seconds until a guest has to notice that the other side is gone
 SIZE = 3 * MEGABYTES
